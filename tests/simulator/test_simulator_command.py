@@ -1,0 +1,70 @@
+"""`wsproxy simulate` as a program: its address, its flags, its exits."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import signal
+import socket
+import sys
+from typing import Any
+
+import aiohttp
+import pytest
+from click.testing import CliRunner
+
+from wsproxy.cli.simulate import simulate
+from wsproxy.simulator import Rules
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_it_prints_its_base_url_serves_and_ends_on_a_signal(number: signal.Signals) -> None:
+    command = (sys.executable, "-m", "wsproxy.simulator", "--listen", "127.0.0.1:0")
+    program = await asyncio.create_subprocess_exec(
+        *command, "--models", "only-one", stdout=asyncio.subprocess.PIPE
+    )
+    assert program.stdout is not None
+    line = (await asyncio.wait_for(program.stdout.readline(), 20)).decode()
+    url = line.split()[-1]
+    async with aiohttp.ClientSession(headers={"Authorization": "Bearer k"}) as http:
+        models = await (await http.get(url + "/models")).json()
+        async with http.ws_connect(url + "/responses"):
+            program.send_signal(number)
+            code = await asyncio.wait_for(program.wait(), 20)
+
+    assert [model["id"] for model in models["data"]] == ["only-one"]
+    assert code == 0
+
+
+BAD: dict[str, list[str]] = {
+    "listen": ["--listen", "nowhere"],
+    "port": ["--listen", "127.0.0.1:99999"],
+    "fault": ["--fault", "mid_stream:explode"],
+    "choice": ["--lanes", "sideways"],
+    "number": ["--max-lanes", "many"],
+    "flag": ["--no-such-flag"],
+}
+
+
+@pytest.mark.parametrize("flags", BAD.values(), ids=BAD.keys())
+def test_a_bad_flag_is_a_usage_error(flags: list[str]) -> None:
+    result = CliRunner().invoke(simulate, flags)
+
+    assert result.exit_code == 2
+    assert "Error:" in result.output
+
+
+def test_a_port_in_use_is_named() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        result = CliRunner().invoke(simulate, ["--listen", address])
+
+    assert result.exit_code == 2
+    assert f"cannot listen on {address}" in result.output
+
+
+def test_every_rule_is_a_flag() -> None:
+    flags: set[str | None] = {parameter.name for parameter in simulate.params}
+
+    missing: set[Any] = {rule.name for rule in dataclasses.fields(Rules)} - flags
+    assert missing == set()

@@ -1,0 +1,87 @@
+"""The options of `wsproxy serve` and its kin, made from the table of settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import click
+
+from wsproxy.config import SETTINGS, Given, Loaded, Setting, load
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+#: What stands for the value of an option in its help, where it is no choice and no duration.
+PLACEHOLDERS: Final = {"listen": "HOST:PORT", "upstream": "URL", "token_file": "FILE"}
+
+
+def settings_options(command: F) -> F:
+    """Decorate a command that takes `**options` and hands them to `load_settings`."""
+    for declare in reversed([*_flags(), *_general()]):
+        command = declare(command)
+    return command
+
+
+def load_settings(options: dict[str, Any]) -> Loaded:
+    """Read all settings with these options on top. Raises SettingsError."""
+    file: Path | None = options["config_file"]
+    return load(_given(options), file=file)
+
+
+def _flags() -> Iterator[Callable[[F], F]]:
+    for about in SETTINGS.values():
+        if about.flag:
+            yield _flag(about)
+
+
+def _flag(about: Setting) -> Callable[[F], F]:
+    if isinstance(about.default, bool):
+        return click.option(about.flag, about.name, is_flag=True, default=None, help=about.help)
+    is_list = isinstance(about.default, tuple)
+    again = " May be given several times." if is_list else ""
+    return click.option(
+        about.flag,
+        about.name,
+        metavar="|".join(about.kind.choices) or PLACEHOLDERS.get(about.name, "SECONDS"),
+        multiple=is_list,
+        help=f"{about.help}{again}{_default(about.default)}",
+    )
+
+
+def _general() -> Iterator[Callable[[F], F]]:
+    yield click.option(
+        "--config",
+        "config_file",
+        metavar="FILE",
+        type=click.Path(path_type=Path),
+        help="TOML file of settings; WSPROXY_CONFIG names it too.",
+    )
+    yield click.option(
+        "--set",
+        "assignments",
+        metavar="NAME=VALUE",
+        multiple=True,
+        help="Any other setting, see docs/settings.md. May be given several times.",
+    )
+
+
+def _given(options: dict[str, Any]) -> Iterator[Given]:
+    for about in SETTINGS.values():
+        value = options.get(about.name)
+        if value is not None and value != ():
+            yield Given(about.name, value, about.flag)
+    for assignment in options["assignments"]:
+        name, equals, text = assignment.partition("=")
+        if not equals:
+            raise click.UsageError(f"--set {assignment}: no value\nwrite --set NAME=VALUE")
+        yield Given(name.strip(), text.strip(), f"--set {name.strip()}")
+
+
+def _default(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"  [default: {value:g}]"
+    text = value if isinstance(value, str) else ", ".join(value)
+    return f"  [default: {text}]"

@@ -1,0 +1,23 @@
+"""Where wsproxy keeps its files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from wsproxy.config.settings import Settings
+
+
+def state_folder(environment: Mapping[str, str] = os.environ) -> Path:
+    """`$XDG_STATE_HOME/wsproxy`, else `~/.local/state/wsproxy`. It may not exist yet.
+
+    A relative `XDG_STATE_HOME` is ignored (XDG Base Directory Specification).
+    """
+    base = Path(environment.get("XDG_STATE_HOME", ""))
+    return (base if base.is_absolute() else Path.home() / ".local" / "state") / "wsproxy"
+
+
+def trace_folder(settings: Settings, environment: Mapping[str, str] = os.environ) -> Path:
+    """`trace_dir`, else `traces` in the state folder. It may not exist yet."""
+    return settings.trace_dir or state_folder(environment) / "traces"

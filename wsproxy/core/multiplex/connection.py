@@ -1,0 +1,209 @@
+"""One upstream WebSocket as the core sees it: its lanes, its age, whether it takes turns.
+
+    DIALLING ──opened──▶ OPEN ──retire──▶ RETIRED ──▶ CLOSED
+        └───────────failed / lost / closed────────────▲
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from wsproxy.core.conversation.history import Checkpoint
+from wsproxy.core.ids import ConnectionId, LaneName, PoolKey, SessionName, TurnId
+from wsproxy.core.multiplex.lane import Lane
+
+DEFAULT_LANE = LaneName("")
+
+
+class State(Enum):
+    """Where a connection is in its life."""
+
+    DIALLING = auto()
+    OPEN = auto()
+    RETIRED = auto()  # finishes what runs, takes nothing new
+    CLOSED = auto()
+
+
+class Lanes(Enum):
+    """What is believed of `stream_id` on this connection."""
+
+    ON = auto()
+    OFF = auto()
+    UNKNOWN = auto()  # one turn alone in flight until its first event tells
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLimits:
+    """Limits of one connection; the guide's are 16, 32 and 60 minutes (protocol.md §5)."""
+
+    max_in_flight: int = 16
+    max_lanes: int = 32
+    max_age_s: float = 3000.0
+    last_turn_end_s: float = 3540.0
+    probe_after_s: float = 25.0
+
+
+class Connection:
+    """State changes only in the methods under the banner *Transitions*."""
+
+    __slots__ = (
+        "dialled_at",
+        "id",
+        "idle_since",
+        "is_chain_probe",
+        "key",
+        "lanes",
+        "lanes_belief",
+        "limits",
+        "opened_at",
+        "probing_since",
+        "received_at",
+        "retire_at",
+        "sessions",
+        "state",
+        "successor",
+    )
+
+    def __init__(
+        self,
+        id_: ConnectionId,
+        key: PoolKey,
+        session: SessionName,
+        now: float,
+        *,
+        limits: ConnectionLimits,
+        belief: Lanes,
+        is_chain_probe: bool = False,
+    ) -> None:
+        self.id = id_
+        self.key = key
+        self.sessions = {session}
+        self.state = State.DIALLING
+        self.limits = limits
+        self.lanes_belief = belief
+        self.lanes: dict[LaneName, Lane] = {}
+        self.is_chain_probe = is_chain_probe
+        self.dialled_at = now
+        self.opened_at = now
+        self.retire_at = now + limits.max_age_s
+        self.received_at = now
+        self.idle_since = now
+        self.probing_since: float | None = None
+        self.successor: ConnectionId | None = None
+
+    def __repr__(self) -> str:
+        return (
+            f"<Connection {self.id} {self.state.name.lower()} lanes={self.lanes_belief.name.lower()}"
+            f" in_flight={self.in_flight} names={len(self.lanes)}>"
+        )
+
+    # ── Predicates ───────────────────────────────────────────────────────────────────────────
+
+    @property
+    def in_flight(self) -> int:
+        """Turns that upstream works on for us, abandoned ones included: they hold a slot."""
+        return sum(not lane.is_idle for lane in self.lanes.values())
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it takes turns at all."""
+        return self.state is State.OPEN
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether closing it would cut nothing."""
+        return self.in_flight == 0
+
+    def has_room(self) -> bool:
+        """Whether one more turn could start on it now."""
+        if not self.is_open or self.probing_since is not None:
+            return False
+        limit = self.limits.max_in_flight if self.lanes_belief is Lanes.ON else 1
+        return self.in_flight < limit and self.free_lane() is not None
+
+    def needs_probe(self, now: float) -> bool:
+        """Whether nothing at all was heard for so long that the road must be proven first."""
+        return now - self.received_at > self.limits.probe_after_s
+
+    def is_too_old(self, now: float, longest_turn_s: float) -> bool:
+        """Whether a turn that starts now might not end before the connection's last minute."""
+        age = now - self.opened_at
+        return now >= self.retire_at or (
+            age > 0 and age + longest_turn_s > self.limits.last_turn_end_s
+        )
+
+    def free_lane(self) -> LaneName | None:
+        """A lane for a turn that continues nothing here: a new name, else the one longest idle.
+
+        Names are never given back by upstream (32 in a connection's life), so an idle lane's
+        checkpoint goes cold when its name is used again.
+        """
+        if self.lanes_belief is Lanes.OFF:
+            lane = self.lanes.get(DEFAULT_LANE)
+            return DEFAULT_LANE if lane is None or lane.is_idle else None
+        cold = [lane for lane in self.lanes.values() if lane.is_idle and lane.warm is None]
+        if cold:
+            return min(cold, key=lambda lane: lane.used_at).name
+        if len(self.lanes) < self.limits.max_lanes:
+            return LaneName(f"l{len(self.lanes) + 1:02d}")
+        idle = [lane for lane in self.lanes.values() if lane.is_idle]
+        return min(idle, key=lambda lane: lane.used_at).name if idle else None
+
+    # ── Transitions ──────────────────────────────────────────────────────────────────────────
+
+    def opened(self, now: float, jitter_s: float) -> None:
+        """The upgrade was accepted; `jitter_s` keeps many connections from ageing at once."""
+        assert self.state is State.DIALLING, repr(self)
+        self.state = State.OPEN
+        self.opened_at = self.received_at = self.idle_since = now
+        self.retire_at = now + self.limits.max_age_s - jitter_s
+
+    def retire(self) -> None:
+        """Take no new turn; what is warm here can no longer be continued here."""
+        if self.state in (State.DIALLING, State.OPEN):
+            self.state = State.RETIRED
+
+    def closed(self) -> None:
+        """It is gone, with everything upstream remembered on it."""
+        self.state = State.CLOSED
+
+    def take(self, turn: TurnId, lane_name: LaneName, now: float) -> Lane:
+        """A turn starts on a lane."""
+        lane = self.lanes.get(lane_name)
+        if lane is None:
+            lane = self.lanes[lane_name] = Lane(lane_name, now)
+        lane.take(turn, now)
+        return lane
+
+    def settle(
+        self, turn: TurnId, warm: Checkpoint | None, response_id: str | None, now: float
+    ) -> None:
+        """A turn has ended on it; its lane is warm with the checkpoint, or cold."""
+        lane = self._lane_of(turn)
+        if lane is not None:
+            lane.settle(warm, response_id, now)
+        if self.is_idle:
+            self.idle_since = now
+
+    def abandon(self, turn: TurnId) -> bool:
+        """Nobody waits for this turn any more; it holds its slot until upstream ends it.
+
+        Whether it was running here at all.
+        """
+        lane = self._lane_of(turn)
+        if lane is not None:
+            lane.abandon()
+        return lane is not None
+
+    def become_laneless(self) -> None:
+        """Upstream does not echo `stream_id`: the lane found out on is the default lane."""
+        self.lanes_belief = Lanes.OFF
+        assert len(self.lanes) <= 1, repr(self)
+        for lane in list(self.lanes.values()):
+            del self.lanes[lane.name]
+            lane.name = DEFAULT_LANE
+            self.lanes[DEFAULT_LANE] = lane
+
+    def _lane_of(self, turn: TurnId) -> Lane | None:
+        return next((lane for lane in self.lanes.values() if lane.turn == turn), None)

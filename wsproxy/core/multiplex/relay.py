@@ -1,0 +1,235 @@
+"""Upstream messages → bytes for each turn: the hot path.
+
+Rules of this file
+------------------
+1. An ordinary event costs one look, its edits and an append; the core is asked only when a turn
+   starts, ends, errs, or when something is wrong.
+2. Bytes are gathered per turn and handed on once per read (`drain`).
+3. If it is not certain whose bytes these are, nobody gets them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from wsproxy.core.api.canonical import NotStrictError
+from wsproxy.core.api.events import (
+    EventError,
+    Kind,
+    Received,
+    edited,
+    is_foreign_parent,
+    is_gapless,
+    ordered,
+    output_item,
+    outputs,
+    receive,
+    response_id,
+    sse,
+)
+from wsproxy.core.api.items import Item, read_item
+from wsproxy.core.events import (
+    ContextLost,
+    ErrorReceived,
+    MessageRefused,
+    TurnEnded,
+    TurnStarted,
+)
+from wsproxy.core.ids import ConnectionId, LaneName, TurnId
+from wsproxy.core.multiplex.recovery import Fault
+
+Significant = TurnStarted | TurnEnded | ErrorReceived | ContextLost | MessageRefused
+_TERMINAL = frozenset({Kind.COMPLETED, Kind.ENDED})
+_WITH_RESPONSE = frozenset({Kind.LIFECYCLE, Kind.COMPLETED, Kind.ENDED})
+
+
+class Stream:
+    """One turn's events on their way home.
+
+    `restored` is the raw JSON that `previous_response_id` gets back, None if we added no id.
+    """
+
+    __slots__ = (
+        "done",
+        "event_count",
+        "is_discarding",
+        "is_started",
+        "is_streaming",
+        "last_event_at",
+        "next_number",
+        "parent",
+        "pending",
+        "restored",
+        "turn",
+        "upstream_bytes",
+    )
+
+    def __init__(
+        self, turn: TurnId, *, is_streaming: bool, parent: str | None, restored: bytes | None
+    ) -> None:
+        self.turn = turn
+        self.is_streaming = is_streaming
+        self.parent = parent
+        self.restored = restored
+        self.next_number = 0
+        self.pending: list[bytes] = []
+        self.done: list[tuple[int | None, bytes]] = []
+        self.is_started = False
+        self.is_discarding = False
+        self.last_event_at = 0.0
+        self.event_count = 0
+        self.upstream_bytes = 0
+
+    def forward(self, received: Received) -> None:
+        """Append the event as HTTP would have sent it."""
+        if self.is_discarding:
+            return
+        number = self.next_number
+        if received.is_numbered:
+            self.next_number = number + 1
+        if self.is_streaming:
+            self.pending.append(sse(received.type, edited(received, number, self.restored)))
+
+    def take_pending(self) -> bytes:
+        """What is to be written now, in one piece."""
+        pending = self.pending
+        if len(pending) == 1:
+            whole = pending[0]
+        else:
+            whole = b"".join(pending)
+        pending.clear()
+        return whole
+
+    def remember(self, received: Received) -> None:
+        """Keep an output item until the turn's end: it is what the next turn will echo."""
+        self.done.append(output_item(received.payload))
+
+    def outputs(self, received: Received) -> list[list[Item]] | None:
+        """The items of a completed response in order, in the versions seen; None if one is
+        missing or unknown (contract §5.1)."""
+        if not is_gapless(self.done):
+            return None
+        done = ordered(self.done)
+        final = outputs(received.payload)
+        if final and len(final) != len(done):
+            return None
+        try:
+            versions = [[read_item(item)] for item in done]
+            for seen, item in zip(versions, final, strict=False):
+                seen.append(read_item(item))
+        except NotStrictError:
+            return None
+        return versions
+
+
+class Relay:
+    """The streams of one connection, by lane.
+
+    `default` gets what carries no `stream_id`: the one turn of a connection without lanes, or
+    the turn that is finding out.
+    """
+
+    def __init__(self, connection: ConnectionId) -> None:
+        self.connection = connection
+        self.streams: dict[str, Stream] = {}
+        self.default: Stream | None = None
+        self.names: set[str] = set()
+        self.dirty: list[Stream] = []
+
+    def add(self, lane: LaneName, stream: Stream, *, is_default: bool) -> None:
+        """Events of this lane belong to the stream from now on."""
+        if lane:
+            self.names.add(lane)
+            self.streams[lane] = stream
+        if is_default:
+            self.default = stream
+
+    def lanes_known(self, *, has_lanes: bool) -> None:
+        """The first turn has told whether lanes are echoed."""
+        if has_lanes:
+            self.default = None
+        else:
+            self.streams.clear()
+
+    def remove(self, turn: TurnId) -> None:
+        """The turn has ended; later events on its lane are nobody's."""
+        self.streams = {lane: s for lane, s in self.streams.items() if s.turn != turn}
+        if self.default is not None and self.default.turn == turn:
+            self.default = None
+
+    def find(self, turn: TurnId) -> Stream | None:
+        """The stream of a turn that runs on this connection."""
+        if self.default is not None and self.default.turn == turn:
+            return self.default
+        return next((s for s in self.streams.values() if s.turn == turn), None)
+
+    def receive(self, payload: bytes, now: float) -> Significant | Received | None:
+        """Take one message; what the core must know, and WebSocket-only frames, are returned."""
+        try:
+            received = receive(payload)
+            kind = received.kind
+            if kind is Kind.CONNECTION:
+                return received
+            lane = received.stream_id
+            stream = self.default if lane is None else self.streams.get(lane)
+            if stream is None:
+                return self._nobodys(received)
+            stream.last_event_at = now
+            stream.event_count += 1
+            stream.upstream_bytes += len(payload)
+            if kind is Kind.ORDINARY and stream.is_started:
+                if not stream.pending:
+                    self.dirty.append(stream)
+                stream.forward(received)
+                return None
+            return self._significant(stream, received)
+        except EventError as error:
+            return MessageRefused(self.connection, Fault.INVALID_EVENT, str(error))
+
+    def _significant(self, stream: Stream, received: Received) -> Significant | None:
+        kind = received.kind
+        is_first, stream.is_started = not stream.is_started, True
+        has_echo = received.stream_id is not None
+        if kind is Kind.ITEM_DONE:
+            stream.remember(received)
+        if kind is Kind.ERROR:
+            return ErrorReceived(self.connection, stream.turn, received, is_first, has_echo)
+        if (
+            stream.parent is not None
+            and kind in _WITH_RESPONSE
+            and is_foreign_parent(received.payload, stream.parent)
+        ):
+            return ContextLost(self.connection, stream.turn)
+        if kind in _TERMINAL:
+            return TurnEnded(
+                self.connection,
+                stream.turn,
+                received,
+                is_first,
+                has_echo,
+                response_id(received.payload) if kind is Kind.COMPLETED else None,
+                stream.outputs(received) if kind is Kind.COMPLETED else None,
+            )
+        if is_first:
+            return TurnStarted(self.connection, stream.turn, received, has_echo)
+        if not stream.pending:
+            self.dirty.append(stream)
+        stream.forward(received)
+        return None
+
+    def _nobodys(self, received: Received) -> Significant | None:
+        """An event no running turn can be given (F21, F22, F30)."""
+        if received.kind is Kind.ERROR and received.stream_id is None:
+            return ErrorReceived(self.connection, None, received, False, False)
+        if not received.type.startswith("response.") and received.kind is not Kind.ERROR:
+            return None  # of the connection, whoever invented it; nobody's answer is touched
+        is_late = received.stream_id in self.names if received.stream_id else not self.streams
+        fault = Fault.LATE_EVENT if is_late else Fault.UNATTRIBUTABLE_EVENT
+        return MessageRefused(self.connection, fault, received.type)
+
+    def drain(self, write: Callable[[Stream, bytes], None]) -> None:
+        """Hand on what one read brought: one write a turn."""
+        dirty, self.dirty = self.dirty, []
+        for stream in dirty:
+            if stream.pending:
+                write(stream, stream.take_pending())

@@ -1,0 +1,222 @@
+"""Request bodies: read to their end within bounds, and one Content-Encoding undone.
+
+Rules of this file
+------------------
+1. Nothing is read without a size, an idle deadline and a least rate (threats 11, 12, 14).
+2. A decoder is fed slices so small that one of them cannot burst the bounds by much.
+3. The bytes as they came are kept: over HTTPS they are relayed verbatim.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import zstandard
+from aiohttp import web
+from aiohttp.web_protocol import RequestPayloadError
+
+from wsproxy.downstream.answers import RawAnswer, refusal, send_continue
+
+MAX_BODY_BYTES: Final = 67_108_864  # 64 MiB; faults.md §7
+IDLE_TIMEOUT_S: Final = 30.0
+MIN_BYTES_PER_S: Final = 1_024  # an honest modem of 1995 is twice as fast
+RATE_GRACE_S: Final = 10.0
+#: JSON of real agents shrinks 5 to 30 times; a bomb 1,000 (deflate) to 30,000 (zstd) times.
+MAX_RATIO: Final = 100
+RATIO_FREE_BYTES: Final = 1_048_576  # below this the ratio proves nothing and costs nothing
+_OFF_LOOP_BYTES: Final = 65_536  # decoding more takes over ~0.5 ms: done in a thread
+_GZIP_WBITS: Final = 31
+_ZSTD_WINDOW_BYTES: Final = 8_388_608  # what RFC 8878 §3.1.1.1.2 asks decoders to support
+
+
+class BodyError(Exception):
+    """The body cannot be had; `status` and `code` are for the client."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+
+    def answer(self) -> RawAnswer:
+        """The refusal to send; the connection ends with it."""
+        return refusal(self.status, self.code, str(self), is_last=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BodyLimits:
+    """How long and how large; `max_bytes` holds for the coded and for the decoded body."""
+
+    max_bytes: int = MAX_BODY_BYTES
+    idle_timeout_s: float = IDLE_TIMEOUT_S
+    min_bytes_per_s: int = MIN_BYTES_PER_S
+    rate_grace_s: float = RATE_GRACE_S
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """A whole request body: as it came, decoded, and the coding between the two (or None)."""
+
+    raw: bytes
+    decoded: bytes
+    coding: str | None
+
+
+DEFAULT_LIMITS: Final = BodyLimits()
+
+
+async def read_body(request: web.BaseRequest, *, limits: BodyLimits = DEFAULT_LIMITS) -> Body:
+    """Read a turn's body to its end and undo its coding.
+
+    Raises `BodyError`: 400 (broken framing or coding), 408 (too slow), 413 (too large), 415 (a
+    coding we do not undo).
+    """
+    coding = content_coding(request)
+    announced = request.content_length
+    if announced is not None and announced > limits.max_bytes:
+        raise _too_large(limits.max_bytes)
+    raw = await _read_whole(request, limits)
+    if coding is None:
+        return Body(raw, raw, None)
+    if len(raw) < _OFF_LOOP_BYTES:
+        return Body(raw, decode(raw, coding, max_bytes=limits.max_bytes), coding)
+    decoded = await asyncio.to_thread(decode, raw, coding, max_bytes=limits.max_bytes)
+    return Body(raw, decoded, coding)
+
+
+async def body_chunks(
+    request: web.BaseRequest, *, idle_timeout_s: float = IDLE_TIMEOUT_S
+) -> AsyncIterator[bytes]:
+    """A body of any size as it comes, for relaying. Raises `BodyError` 400 or 408."""
+    await send_continue(request)
+    while chunk := await _next_chunk(request, idle_timeout_s):
+        yield chunk
+
+
+def content_coding(request: web.BaseRequest) -> str | None:
+    """The one coding of the body, None for identity. Raises `BodyError` 415."""
+    listed = ",".join(request.headers.getall("Content-Encoding", []))
+    codings = [coding.strip().lower() for coding in listed.split(",")]
+    layers = [coding for coding in codings if coding not in ("", "identity")]
+    if not layers:
+        return None
+    coding = {"x-gzip": "gzip"}.get(layers[0], layers[0])
+    if len(layers) > 1 or coding not in _DECODERS:
+        raise BodyError(
+            415,
+            "unsupported_content_encoding",
+            "A request body may have one Content-Encoding: gzip, deflate or zstd.",
+        )
+    return coding
+
+
+def decode(raw: bytes, coding: str, *, max_bytes: int = MAX_BODY_BYTES) -> bytes:
+    """Undo `coding` ("gzip", "deflate" or "zstd") within `max_bytes` and `MAX_RATIO`.
+
+    Raises `BodyError` 400 if the bytes are not of that coding or break off, 413 past a bound.
+    """
+    parts: list[bytes] = []
+    decoded_bytes = consumed = 0
+    make_decoder, slice_bytes = _DECODERS[coding]
+    decoder = make_decoder(raw)
+    while consumed < len(raw):
+        piece = raw[consumed : consumed + slice_bytes]
+        consumed += len(piece)
+        part = _decoded_part(decoder, piece)
+        parts.append(part)
+        decoded_bytes += len(part)
+        _check_growth(decoded_bytes, consumed, max_bytes)
+        if decoder.eof:
+            consumed -= len(decoder.unused_data)
+            if consumed == len(raw):
+                return b"".join(parts)
+            decoder = make_decoder(raw[consumed : consumed + 2])  # a further member or frame
+    raise _corrupt()
+
+
+class _Decoder(Protocol):
+    @property
+    def eof(self) -> bool: ...
+
+    @property
+    def unused_data(self) -> bytes: ...
+
+    def decompress(self, data: bytes, /) -> bytes: ...
+
+
+def _gzip(_start: bytes) -> _Decoder:
+    return zlib.decompressobj(_GZIP_WBITS)
+
+
+def _deflate(start: bytes) -> _Decoder:
+    # RFC 9110 §8.4.1.2: zlib format; some senders omit its header all the same.
+    has_zlib_head = len(start) >= 2 and start[0] & 0x0F == 8 and int.from_bytes(start[:2]) % 31 == 0
+    return zlib.decompressobj(zlib.MAX_WBITS if has_zlib_head else -zlib.MAX_WBITS)
+
+
+def _zstd(_start: bytes) -> _Decoder:
+    return zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_BYTES).decompressobj()
+
+
+#: How to begin, and a slice whose worst output is 4 to 16 MiB (deflate makes at most 1,032 bytes
+#: of one; zstd a block of 128 KiB of four).
+_DECODERS: Final[dict[str, tuple[Callable[[bytes], _Decoder], int]]] = {
+    "gzip": (_gzip, 4_096),
+    "deflate": (_deflate, 4_096),
+    "zstd": (_zstd, 512),
+}
+
+
+def _decoded_part(decoder: _Decoder, piece: bytes) -> bytes:
+    try:
+        return decoder.decompress(piece)
+    except (zlib.error, zstandard.ZstdError) as error:
+        raise _corrupt() from error
+
+
+def _check_growth(decoded_bytes: int, consumed: int, max_bytes: int) -> None:
+    if decoded_bytes > max_bytes:
+        raise _too_large(max_bytes)
+    if decoded_bytes > RATIO_FREE_BYTES and decoded_bytes > MAX_RATIO * consumed:
+        raise BodyError(413, "body_too_large", f"The body expands over {MAX_RATIO} times.")
+
+
+async def _read_whole(request: web.BaseRequest, limits: BodyLimits) -> bytes:
+    await send_continue(request)
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    parts: list[bytes] = []
+    received = 0
+    while True:
+        too_slow_at = began + max(limits.rate_grace_s, received / limits.min_bytes_per_s)
+        patience = min(limits.idle_timeout_s, too_slow_at - loop.time())
+        part = await _next_chunk(request, patience)
+        if not part:
+            return parts[0] if len(parts) == 1 else b"".join(parts)
+        parts.append(part)
+        received += len(part)
+        if received > limits.max_bytes:
+            raise _too_large(limits.max_bytes)
+
+
+async def _next_chunk(request: web.BaseRequest, patience_s: float) -> bytes:
+    try:
+        if request.content.is_eof():
+            return request.content.read_nowait()
+        async with asyncio.timeout(patience_s):
+            return await request.content.readany()
+    except TimeoutError as error:
+        raise BodyError(408, "body_timeout", "The request body came too slowly.") from error
+    except (RequestPayloadError, ConnectionError, web.HTTPException) as error:
+        raise BodyError(400, "invalid_body", "The request body is not framed as HTTP.") from error
+
+
+def _too_large(max_bytes: int) -> BodyError:
+    return BodyError(413, "body_too_large", f"The request body is over {max_bytes} bytes.")
+
+
+def _corrupt() -> BodyError:
+    return BodyError(400, "invalid_content_encoding", "The body is not what Content-Encoding says.")

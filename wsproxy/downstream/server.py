@@ -1,0 +1,144 @@
+"""aiohttp's low-level server: makes the connections, and judges each request before its handler."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import RawRequestMessage
+from aiohttp.streams import StreamReader
+
+from wsproxy.downstream.answers import RawAnswer, refusal
+from wsproxy.downstream.guard import UNAUTHORIZED, Guard, retarget
+from wsproxy.downstream.intake import LINGER_S, Intake
+
+_EXCESS_CONNECTIONS: Final = 64  # told 503; beyond these they are just closed
+
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+#: Told of facts worth a log line: a dotted name and fields that are safe to write.
+Report = Callable[[str, dict[str, object]], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionLimits:
+    """Bounds of the downstream side, defaults of faults.md §7."""
+
+    max_connections: int = 512
+    max_requests: int = 1_000  # in one connection's life
+    max_line_bytes: int = 8_190
+    max_field_bytes: int = 32_768
+    max_fields: int = 100
+    head_timeout_s: float = 10.0
+    keepalive_timeout_s: float = 75.0
+
+
+class Server(web.Server):
+    """Makes an `Intake` for each connection and a request object for each request."""
+
+    def __init__(
+        self, handler: Handler, guard: Guard, limits: ConnectionLimits, report: Report
+    ) -> None:
+        super().__init__(
+            self._judged,
+            request_factory=self._make_judged_request,
+            handler_cancellation=True,
+            lingering_time=LINGER_S,
+            keepalive_timeout=limits.keepalive_timeout_s,
+            max_line_size=limits.max_line_bytes,
+            max_field_size=limits.max_field_bytes,
+            max_headers=limits.max_fields,
+            auto_decompress=False,
+            access_log=None,
+            logger=_silent_logger(),
+        )
+        self._guard = guard
+        self._handler = handler
+        self._report = report
+        self.limits = limits
+        self.is_draining = False
+
+    def __call__(self) -> web.RequestHandler:
+        return Intake(self, loop=self._loop, **self._kwargs)
+
+    @property
+    def is_full(self) -> bool:
+        """True if a further connection is one too many."""
+        return len(self._connections) >= self.limits.max_connections
+
+    @property
+    def is_overrun(self) -> bool:
+        """True if there are too many even to be told so."""
+        return len(self._connections) > self.limits.max_connections + _EXCESS_CONNECTIONS
+
+    def drain(self) -> None:
+        """Close idle connections; each other one ends with the answer it is waiting for."""
+        self.is_draining = True
+        for connection in self.connections:
+            if isinstance(connection, Intake) and connection.is_idle:
+                connection.force_close()
+
+    def report_crash(self, exc: BaseException | None) -> None:
+        """Tell of a bug of ours without the texts that exceptions carry."""
+        self._report("downstream.crashed", {"error": type(exc).__name__, "where": _where(exc)})
+
+    async def _judged(self, request: web.BaseRequest) -> web.StreamResponse:
+        if isinstance(request.protocol, Intake) and request.protocol.is_excess:
+            return _too_many_connections()
+        refused = self._guard.judge(request)
+        return refused if refused is not None else await self._handler(request)
+
+    def _make_judged_request(
+        self,
+        message: RawRequestMessage,
+        payload: StreamReader,
+        protocol: web.RequestHandler,
+        writer: AbstractStreamWriter,
+        task: asyncio.Task[None],
+    ) -> web.BaseRequest:
+        target = self._guard.strip_token(message.path)
+        if target is not None and target is not message.path:
+            message = retarget(message, target)
+        if self._is_last(message, protocol):
+            message = message._replace(should_close=True)
+        request = web.Request(
+            message, payload, protocol, writer, task, self._loop, client_max_size=0
+        )
+        request[UNAUTHORIZED] = target is None
+        return request
+
+    def _is_last(self, message: RawRequestMessage, protocol: web.RequestHandler) -> bool:
+        assert isinstance(protocol, Intake)
+        protocol.taken_requests += 1
+        is_worn = protocol.taken_requests >= self.limits.max_requests
+        return self.is_draining or is_worn or message.upgrade
+
+
+def _too_many_connections() -> RawAnswer:
+    return refusal(
+        503,
+        "too_many_connections",
+        "Too many connections to wsproxy; see the setting max_connections.",
+        headers=[(b"Retry-After", b"1"), (b"x-should-retry", b"true")],
+        is_last=True,
+    )
+
+
+def _silent_logger() -> logging.Logger:
+    logger = logging.Logger("wsproxy.silent")
+    logger.disabled = True
+    return logger
+
+
+def _where(exc: BaseException | None) -> str:
+    trace = exc.__traceback__ if exc is not None else None
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return ""
+    code = trace.tb_frame.f_code
+    return f"{code.co_filename.rpartition('/')[2]}:{trace.tb_lineno} {code.co_name}"

@@ -1,0 +1,524 @@
+"""THE interpreter: feeds events to the core, performs its commands, owns the timer.
+
+Nothing is decided here. Every method runs on the event loop's thread and returns at once; the one
+coroutine, `run`, waits for the core to say how its turn ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, assert_never
+
+import msgspec
+from lru import LRU
+
+from wsproxy.core.api.announced import is_announced
+from wsproxy.core.api.errors import flat_error, flat_event, has_lost_parent, own_error, upstream_error
+from wsproxy.core.api.events import (
+    EventError,
+    Kind,
+    Received,
+    announced_headers,
+    document,
+    ordered,
+    receive,
+    sse,
+)
+from wsproxy.core.api.request import Request, UnfitError, frame, parse
+from wsproxy.core.commands import (
+    AbortConnection,
+    Answer,
+    BreakTurn,
+    CloseConnection,
+    Command,
+    Finish,
+    Note,
+    OpenConnection,
+    RefuseTurn,
+    RelayError,
+    SendChainProbe,
+    SendOverHttps,
+    SendPing,
+    SendTurn,
+)
+from wsproxy.core.conversation.fields import FieldReader
+from wsproxy.core.conversation.identity import Identities
+from wsproxy.core.conversation.plan import Route, Why
+from wsproxy.core.conversation.transcript import Transcript
+from wsproxy.core.events import (
+    ClientLeft,
+    ConnectionLost,
+    ConnectionOpened,
+    DialFailed,
+    DrainBegun,
+    Event,
+    FrameSent,
+    PongReceived,
+    ProbeAnswered,
+    Slept,
+    Tick,
+    TurnArrived,
+)
+from wsproxy.core.ids import ConnectionId, PoolKey, TurnId
+from wsproxy.core.multiplex.recovery import Fault
+from wsproxy.core.multiplex.relay import Relay, Stream
+from wsproxy.core.multiplexer import Multiplexer
+from wsproxy.core.wire.websocket import Message, Pong
+from wsproxy.ports import Dialer, Headers, Link, Sink, Target
+
+#: Pool keys whose upgrade headers and model are remembered (LRU), as many as the core's beliefs.
+REMEMBERED_KEYS: Final = 1024
+#: Wall clock minus monotonic clock moving by more says that the machine slept (faults.md F45).
+SLEEP_JUMP_S: Final = 5.0
+
+_CONTROL: Final = re.compile(rb"[\x00-\x1f\x7f]")
+_JSON: Final = (b"Content-Type", b"application/json")
+_SSE: Final = (b"Content-Type", b"text/event-stream; charset=utf-8")
+
+
+@dataclass(frozen=True, slots=True)
+class Inbound:
+    """One request to `<base>/responses`, read to its end. `body` is decoded."""
+
+    headers: Headers
+    query: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class OverHttps:
+    """The turn is to be sent over HTTPS, verbatim; `headers` go beside upstream's own."""
+
+    headers: Headers
+
+
+@dataclass(slots=True, eq=False)
+class _Running:
+    """What the driver keeps of a turn: its bytes, its way out, and the ids behind them."""
+
+    id: TurnId
+    request: Request
+    sink: Sink
+    outcome: asyncio.Future[OverHttps | None]
+    headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    stream: Stream | None = None
+    route: Route = Route.NONE
+    why: Why | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DriverOptions:
+    """What the shells need of the settings."""
+
+    websocket_url: str
+    is_websocket_used: bool = True
+    max_json_bytes: int = 16 * 1024 * 1024
+    max_json_depth: int = 64
+    max_items: int = 20_000
+    age_jitter_s: float = 300.0
+    response_headers: Sequence[str] = ()
+    forbids_ambiguous_retry: bool = False
+
+
+class Driver:
+    """Implements `ports.LinkEvents`; `run` is the downstream side's door."""
+
+    def __init__(
+        self,
+        options: DriverOptions,
+        multiplexer: Multiplexer,
+        identities: Identities,
+        fields: FieldReader,
+        dialer: Dialer,
+        note: Callable[[Note], None] = lambda _note: None,
+    ) -> None:
+        self._options = options
+        self._core = multiplexer
+        self._identities = identities
+        self._fields = fields
+        self._dialer = dialer
+        self._note = note
+        self._running: dict[TurnId, _Running] = {}
+        self._links: dict[ConnectionId, Link] = {}
+        self._tickets: dict[int, TurnId] = {}
+        self._ticket = 0
+        self._probes: set[ConnectionId] = set()
+        self._announced: dict[ConnectionId, list[tuple[bytes, bytes]]] = {}
+        self._targets: LRU[PoolKey, Target] = LRU(REMEMBERED_KEYS)
+        self._models: LRU[PoolKey, bytes] = LRU(REMEMBERED_KEYS)
+        self._timer: asyncio.TimerHandle | None = None
+        self._clock_gap = time.time() - time.monotonic()
+
+    # ── Downstream's door ────────────────────────────────────────────────────────────────────
+
+    async def run(self, inbound: Inbound, sink: Sink) -> OverHttps | None:
+        """Answer one turn through `sink`; `OverHttps` if it is to be sent that way instead.
+
+        Cancelled when the client leaves.
+        """
+        id_ = TurnId("t" + secrets.token_hex(6))
+        try:
+            event, request = self._read(id_, inbound)
+        except UnfitError as error:
+            return OverHttps(_told(id_, Route.HTTP, Why(error.reason)))
+        self._look_for_sleep()
+        running = _Running(id_, request, sink, asyncio.get_running_loop().create_future())
+        self._running[id_] = running
+        try:
+            self._handle(event)
+            return await running.outcome
+        except asyncio.CancelledError:
+            self._handle(ClientLeft(id_))
+            raise
+        finally:
+            del self._running[id_]
+
+    def _read(self, id_: TurnId, inbound: Inbound) -> tuple[TurnArrived, Request]:
+        """Take the request apart. Raises `UnfitError` if it is not for the WebSocket."""
+        if not self._options.is_websocket_used:
+            raise UnfitError("transport_http")
+        _check_headers(inbound.headers)
+        if len(inbound.body) > self._options.max_json_bytes:
+            raise UnfitError("too_large")
+        url = self._options.websocket_url + inbound.query
+        identity = self._identities.read(url, inbound.headers)
+        for name in identity.new_volatile:
+            self._note(Note("header.volatile", detail=name))
+        if identity.is_volatile:
+            raise UnfitError("volatile_header")
+        request = parse(
+            inbound.body,
+            max_depth=self._options.max_json_depth,
+            max_items=self._options.max_items,
+        )
+        key = identity.pool_key
+        self._targets[key] = Target(url, identity.headers)
+        if (model := request.value("model")) is not None:
+            self._models[key] = model
+        hint = identity.hint
+        if hint is None and (cache_key := request.string("prompt_cache_key")):
+            hint = "prompt_cache_key", self._identities.session("", cache_key.encode())
+        event = TurnArrived(
+            turn=id_,
+            key=key,
+            hint=hint,
+            transcript=Transcript(request, max_depth=self._options.max_json_depth),
+            fields=self._fields.read(key, request),
+            is_streaming=request.is_streaming,
+            own_parent=request.own_parent,
+            frame_bytes=len(inbound.body),
+        )
+        return event, request
+
+    def _look_for_sleep(self) -> None:
+        gap = time.time() - time.monotonic()
+        if gap - self._clock_gap > SLEEP_JUMP_S:
+            self._handle(Slept())
+        self._clock_gap = gap
+
+    # ── Upstream's door (ports.LinkEvents) ───────────────────────────────────────────────────
+
+    def link_opened(self, connection: ConnectionId, headers: Headers, is_compressed: bool) -> None:
+        """See `ports.LinkEvents`."""
+        allowed = self._options.response_headers
+        self._announced[connection] = [
+            (name, value)
+            for name, value in headers
+            if is_announced(name.decode("latin-1"), allowed) and not _CONTROL.search(value)
+        ]
+        jitter_s = random.uniform(0, self._options.age_jitter_s)
+        self._handle(ConnectionOpened(connection, jitter_s))
+
+    def link_refused(
+        self,
+        connection: ConnectionId,
+        fault: Fault,
+        status: int | None,
+        headers: Headers,
+        body: bytes,
+        detail: str,
+    ) -> None:
+        """See `ports.LinkEvents`."""
+        self._links.pop(connection, None)
+        self._handle(DialFailed(connection, fault, status, _retry_after_s(headers), detail))
+
+    def link_sent(self, connection: ConnectionId, ticket: int) -> None:
+        """See `ports.LinkEvents`."""
+        turn = self._tickets.pop(ticket, None)
+        if turn is not None:
+            self._handle(FrameSent(turn, connection))
+
+    def link_lost(
+        self, connection: ConnectionId, fault: Fault, detail: str, unsent: Sequence[int]
+    ) -> None:
+        """See `ports.LinkEvents`."""
+        self._forget_link(connection)
+        turns = [self._tickets.pop(ticket) for ticket in unsent if ticket in self._tickets]
+        self._handle(ConnectionLost(connection, fault, detail, turns))
+
+    def link_received(self, connection: ConnectionId, messages: Sequence[Message]) -> None:
+        """See `ports.LinkEvents`. The hot path: the core is asked only for what matters."""
+        now = self._now()
+        self._core.heard(connection, now)
+        relay = self._core.relays.get(connection)
+        for message in messages:
+            if relay is None:
+                return  # the connection was given up while this read was looked at
+            if type(message) is not bytes:
+                if isinstance(message, Pong):
+                    self._handle(PongReceived(connection))
+            elif connection in self._probes:
+                self._probe_answered(connection, message)
+            else:
+                significant = relay.receive(message, now)
+                if isinstance(significant, Received):
+                    self._announce(relay, significant)
+                elif significant is not None:
+                    self._handle(significant)
+            relay = self._core.relays.get(connection)
+        if relay is not None and relay.dirty:
+            relay.drain(self._write)
+
+    def _write(self, stream: Stream, data: bytes) -> None:
+        running = self._running.get(stream.turn)
+        if running is not None and running.stream is stream:
+            running.sink.write(data)
+
+    def _announce(self, relay: Relay, received: Received) -> None:
+        """Headers of a WebSocket-only frame, for the one turn that can still use them."""
+        streams = [relay.default] if relay.default else list(relay.streams.values())
+        if received.stream_id is not None:
+            streams = [relay.streams[received.stream_id]] if received.stream_id in relay.streams else []
+        unstarted = [stream for stream in streams if not stream.is_started]
+        if len(unstarted) != 1 or unstarted[0].turn not in self._running:
+            return
+        found = announced_headers(received.payload, self._options.response_headers)
+        headers = [(name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in found]
+        self._running[unstarted[0].turn].headers += headers
+
+    def _probe_answered(self, connection: ConnectionId, message: bytes) -> None:
+        try:
+            received = receive(message)
+        except EventError:
+            self._handle(ProbeAnswered(connection, False))
+            return
+        if received.kind is Kind.CONNECTION:
+            return
+        is_refusal = received.kind is Kind.ERROR and has_lost_parent(upstream_error(message))
+        self._handle(ProbeAnswered(connection, is_refusal))
+
+    # ── Drain ────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def running_count(self) -> int:
+        """Turns that have no end yet."""
+        return len(self._running)
+
+    def drain(self, timeout_s: float) -> None:
+        """Accept nothing new; what still runs is cut after `timeout_s`."""
+        self._handle(DrainBegun(self._now() + timeout_s))
+
+    def close(self) -> None:
+        """Close every connection (1001) and stop the timer."""
+        if self._timer is not None:
+            self._timer.cancel()
+        for link in list(self._links.values()):
+            link.close(1001)
+        self._links.clear()
+
+    # ── Performing ───────────────────────────────────────────────────────────────────────────
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    def _handle(self, event: Event) -> None:
+        for command in self._core.handle(event, self._now()):
+            self._perform(command)
+        self._set_timer()
+
+    def _set_timer(self) -> None:
+        at = self._core.next_alarm()
+        if self._timer is not None:
+            if at is not None and self._timer.when() <= at and not self._timer.cancelled():
+                return
+            self._timer.cancel()
+        loop = asyncio.get_running_loop()
+        self._timer = None if at is None else loop.call_at(at, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self._handle(Tick())
+
+    def _perform(self, command: Command) -> None:
+        match command:
+            case SendTurn():
+                self._send_turn(command)
+            case Answer(turn):
+                self._answer(self._running[turn])
+            case Finish():
+                self._finish(self._running[command.turn], command.received)
+            case RelayError():
+                self._relay_error(command)
+            case SendOverHttps(turn, why):
+                told = _told(turn, Route.HTTP, why)
+                self._end(self._running[turn], OverHttps(told))
+            case RefuseTurn():
+                self._refuse(command)
+            case BreakTurn():
+                self._break(command)
+            case OpenConnection(connection, key):
+                self._links[connection] = self._dialer.dial(connection, self._targets[key], self)
+            case CloseConnection(connection, code, reason):
+                if (link := self._forget_link(connection)) is not None:
+                    link.close(code, reason)
+            case AbortConnection(connection):
+                if (link := self._forget_link(connection)) is not None:
+                    link.abort()
+            case SendChainProbe():
+                self._send_chain_probe(command)
+            case SendPing(connection):
+                self._links[connection].ping(b"")
+            case Note():
+                self._note(command)
+            case _:
+                assert_never(command)
+
+    def _forget_link(self, connection: ConnectionId) -> Link | None:
+        self._announced.pop(connection, None)
+        self._probes.discard(connection)
+        return self._links.pop(connection, None)
+
+    def _send_turn(self, command: SendTurn) -> None:
+        running = self._running[command.turn]
+        running.stream, running.route, running.why = command.stream, command.route, command.why
+        running.headers = list(self._announced.get(command.connection, ()))
+        payload = frame(
+            running.request,
+            lane=command.lane,
+            parent=command.parent,
+            delta_from=command.delta_from,
+        )
+        self._ticket += 1
+        self._tickets[self._ticket] = command.turn
+        self._links[command.connection].send(payload, self._ticket)
+
+    def _send_chain_probe(self, command: SendChainProbe) -> None:
+        """An id that cannot exist: only an upstream that looks ids up can refuse it."""
+        self._probes.add(command.connection)
+        probe = {
+            "type": "response.create",
+            "model": msgspec.Raw(self._models.get(command.key, b'""')),
+            "input": [{"type": "message", "role": "user", "content": "."}],
+            "previous_response_id": "resp_" + secrets.token_hex(24),
+            "store": False,
+            "generate": False,
+        }
+        self._links[command.connection].send(msgspec.json.encode(probe), 0)
+
+    def _answer(self, running: _Running) -> None:
+        assert running.stream is not None
+        running.sink.start(200, [_SSE, *self._told(running)])
+        running.sink.write(running.stream.take_pending())
+
+    def _finish(self, running: _Running, received: Received) -> None:
+        stream = running.stream
+        assert stream is not None
+        if stream.is_streaming:
+            running.sink.write(stream.take_pending())
+            running.sink.finish()
+        else:
+            try:
+                body = document(received.payload, ordered(stream.done), stream.restored)
+            except EventError as error:
+                body = own_error(502, "upstream_protocol_error", str(error))
+                running.sink.respond(502, [_JSON, *self._told(running)], body)
+            else:
+                running.sink.respond(200, [_JSON, *self._told(running)], body)
+        self._end(running)
+
+    def _relay_error(self, command: RelayError) -> None:
+        running, error = self._running[command.turn], command.error
+        if running.sink.is_started:
+            self._say_last(running, flat_event(error, self._next_number(running)))
+            running.sink.finish()
+        else:
+            headers = [(n.encode("latin-1"), v.encode("latin-1", "replace")) for n, v in error.headers]
+            fields = [_JSON, *headers, *self._told(running)]
+            running.sink.respond(error.status, fields, error.body)
+        self._end(running)
+
+    def _refuse(self, command: RefuseTurn) -> None:
+        running = self._running[command.turn]
+        headers = [_JSON, *_told(running.id, Route.NONE, Why(command.code))]
+        if command.is_outcome_unknown:
+            headers.append((b"x-wsproxy-outcome", b"unknown"))
+            if self._options.forbids_ambiguous_retry:
+                headers.append((b"x-should-retry", b"false"))
+        if command.retry_after_s is not None:
+            headers.append((b"retry-after", b"%d" % command.retry_after_s))
+        if command.should_retry is not None:
+            headers.append((b"x-should-retry", b"true" if command.should_retry else b"false"))
+        body = own_error(command.status, command.code, command.message)
+        running.sink.respond(command.status, headers, body)
+        self._end(running)
+
+    def _break(self, command: BreakTurn) -> None:
+        running = self._running[command.turn]
+        if running.sink.is_started:
+            number = self._next_number(running)
+            self._say_last(running, flat_error(command.code, command.message, None, number))
+            running.sink.abort()
+        else:
+            told = _told(running.id, Route.NONE, Why(command.code))
+            headers = [_JSON, *told, (b"x-wsproxy-outcome", b"started")]
+            body = own_error(502, command.code, command.message)
+            running.sink.respond(502, headers, body)
+        self._end(running)
+
+    def _say_last(self, running: _Running, error: bytes) -> None:
+        assert running.stream is not None
+        running.sink.write(running.stream.take_pending() + sse("error", error))
+
+    def _next_number(self, running: _Running) -> int:
+        return running.stream.next_number if running.stream is not None else 0
+
+    def _told(self, running: _Running) -> list[tuple[bytes, bytes]]:
+        return [*running.headers, *_told(running.id, running.route, running.why)]
+
+    def _end(self, running: _Running, outcome: OverHttps | None = None) -> None:
+        if not running.outcome.done():
+            running.outcome.set_result(outcome)
+
+
+def _check_headers(headers: Headers) -> None:
+    """What only HTTPS can carry (contract §3, §4). Raises `UnfitError`."""
+    content_type = b""
+    for name, value in headers:
+        lowered = name.lower()
+        if lowered == b"idempotency-key":
+            raise UnfitError("idempotency_key")
+        if lowered == b"content-type":
+            content_type = value.partition(b";")[0].strip().lower()
+    if content_type != b"application/json":
+        raise UnfitError("content_type")
+
+
+def _told(id_: TurnId, route: Route, why: Why | None) -> list[tuple[bytes, bytes]]:
+    """The two headers that every answer to a turn carries (contract §2)."""
+    text = route.value
+    if route not in (Route.DELTA, Route.FORK) and why is not None:
+        text = f"{text}; {why}"
+    return [(b"x-wsproxy-turn", id_.encode()), (b"x-wsproxy-route", text.encode())]
+
+
+def _retry_after_s(headers: Headers) -> float | None:
+    for name, value in headers:
+        if name.lower() == b"retry-after" and value.strip().isdigit():
+            return min(float(value), 3600.0)
+    return None

@@ -1,0 +1,82 @@
+"""`wsproxy simulate`: the simulated service as a program. Every rule is a flag."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import signal
+from collections.abc import Callable
+from typing import Any, Final, get_args, get_type_hints
+
+import click
+
+from wsproxy.simulator.faults import FaultError, parse_fault
+from wsproxy.simulator.rules import Rules
+from wsproxy.simulator.server import Simulator
+
+_DEFAULT_LISTEN: Final = "127.0.0.1:8089"
+
+
+def _rule_options(command: Callable[..., None]) -> Callable[..., None]:
+    """One flag a rule, with its default shown."""
+    hints = get_type_hints(Rules)
+    for rule in reversed(dataclasses.fields(Rules)):
+        command = _rule_option(rule.name, hints[rule.name], rule.default)(command)
+    return command
+
+
+def _rule_option(name: str, hint: Any, default: Any) -> Callable[..., Any]:
+    flag = "--" + name.replace("_", "-")
+    if hint is bool:
+        both = f"{flag}/--no-{flag[2:]}"
+        return click.option(both, name, default=default, show_default=True)
+    if hint in {int, float, str}:
+        return click.option(flag, name, type=hint, default=default, show_default=True)
+    choices = [each for each in get_args(hint) if isinstance(each, str)]
+    if choices:
+        kind = click.Choice(choices)
+        return click.option(flag, name, type=kind, default=default, show_default=True)
+    return click.option(flag, name, multiple=True, default=default, show_default=True)
+
+
+@click.command()
+@click.option("--listen", default=_DEFAULT_LISTEN, show_default=True, metavar="HOST:PORT")
+@click.option(
+    "--fault",
+    "faults",
+    multiple=True,
+    metavar="WHERE:WHAT[=ARGUMENT][:COUNT]",
+    help="A fault on order, e.g. before_first_event:close=1011:2; may repeat; count -1: always.",
+)
+@_rule_options
+def simulate(listen: str, faults: tuple[str, ...], **rules: Any) -> None:
+    """Serve the simulated Responses API over HTTP and WebSocket until SIGINT or SIGTERM."""
+    host, port = _address(listen)
+    try:
+        orders = [parse_fault(fault) for fault in faults]
+    except FaultError as error:
+        raise click.BadParameter(str(error), param_hint="--fault") from None
+    simulator = Simulator(Rules(**rules), host=host, port=port, faults=orders)
+    asyncio.run(_serve(simulator, listen))
+
+
+def _address(listen: str) -> tuple[str, int]:
+    host, _, port = listen.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not host or not port.isdecimal() or int(port) > 65_535:
+        raise click.BadParameter(f"{listen!r} is not HOST:PORT", param_hint="--listen")
+    return host, int(port)
+
+
+async def _serve(simulator: Simulator, listen: str) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        await simulator.start()
+    except OSError as error:
+        raise click.UsageError(f"cannot listen on {listen}: {error.strerror or error}") from None
+    click.echo(f"simulated Responses API at {simulator.base_url}")
+    await stop.wait()
+    await simulator.stop()
