@@ -123,19 +123,27 @@ def compose(settings: Settings) -> tuple[Daemon, downstream.App]:
         proxy=settings.upstream_proxy,
         max_message_bytes=settings.max_message_bytes,
     )
-    driver = Driver(
-        driver_options(settings, upstream),
-        Multiplexer(core_options(settings, upstream), history),
-        identities,
-        FieldReader(settings.changeable_fields),
-        dialer,
-        _log_note,
-    )
     proxy = choose_proxy(upstream.origin, settings.upstream_proxy, os.environ)
     rest = HttpsClient(
         upstream.origin,
         proxy_url=str(proxy.address) if proxy else None,
         tls=client_context(settings.upstream_ca_file),
+    )
+    models = ModelCache(
+        rest=rest,
+        pool_key=lambda headers: identities.read(upstream.websocket_url, headers).pool_key,
+        fresh_s=settings.models_fresh_s,
+        max_entry_bytes=settings.models_max_bytes,
+    )
+    multiplexer = Multiplexer(core_options(settings, upstream), history)
+    driver = Driver(
+        driver_options(settings, upstream),
+        multiplexer,
+        identities,
+        FieldReader(settings.changeable_fields),
+        dialer,
+        _log_note,
+        models.invalidate,
     )
     daemon = Daemon(settings, rest, driver)
     turns = Turns(driver, rest, BodyLimits(max_bytes=settings.max_body_bytes))
@@ -143,12 +151,7 @@ def compose(settings: Settings) -> tuple[Daemon, downstream.App]:
         base=upstream.base,
         turn=turns.handle,
         rest=rest,
-        models=ModelCache(
-            rest=rest,
-            pool_key=lambda headers: identities.read(upstream.websocket_url, headers).pool_key,
-            fresh_s=settings.models_fresh_s,
-            max_entry_bytes=settings.models_max_bytes,
-        ),
+        models=models,
         ops=Ops(is_ready=lambda: not daemon.is_draining),
     )
     return daemon, app

@@ -137,6 +137,7 @@ class Driver:
         fields: FieldReader,
         dialer: Dialer,
         note: Callable[[Note], None] = lambda _note: None,
+        models_etag_seen: Callable[[PoolKey, bytes], None] = lambda _key, _etag: None,
     ) -> None:
         self._options = options
         self._core = multiplexer
@@ -144,6 +145,7 @@ class Driver:
         self._fields = fields
         self._dialer = dialer
         self._note = note
+        self._models_etag_seen = models_etag_seen
         self._running: dict[TurnId, _Running] = {}
         self._links: dict[ConnectionId, Link] = {}
         self._tickets: dict[int, TurnId] = {}
@@ -162,7 +164,7 @@ class Driver:
 
         Cancelled when the client leaves.
         """
-        id_ = TurnId("t" + secrets.token_hex(6))
+        id_ = _new_id()
         try:
             event, request = self._read(id_, inbound)
         except UnfitError as error:
@@ -232,6 +234,7 @@ class Driver:
             for name, value in headers
             if is_announced(name.decode("latin-1"), allowed) and not _CONTROL.search(value)
         ]
+        self._look_for_etag(connection, self._announced[connection])
         jitter_s = random.uniform(0, self._options.age_jitter_s)
         self._handle(ConnectionOpened(connection, jitter_s))
 
@@ -290,16 +293,24 @@ class Driver:
         if running is not None and running.stream is stream:
             running.sink.write(data)
 
+    def _look_for_etag(self, connection: ConnectionId, headers: Headers) -> None:
+        key = self._core.key_of(connection)
+        for name, value in headers:
+            if name.lower() == b"x-models-etag" and key is not None:
+                self._models_etag_seen(key, value)
+
     def _announce(self, relay: Relay, received: Received) -> None:
         """Headers of a WebSocket-only frame, for the one turn that can still use them."""
+        found = announced_headers(received.payload, self._options.response_headers)
+        headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in found]
+        self._look_for_etag(relay.connection, headers)
         streams = [relay.default] if relay.default else list(relay.streams.values())
         if received.stream_id is not None:
-            streams = [relay.streams[received.stream_id]] if received.stream_id in relay.streams else []
+            named = relay.streams.get(received.stream_id)
+            streams = [named] if named is not None else []
         unstarted = [stream for stream in streams if not stream.is_started]
         if len(unstarted) != 1 or unstarted[0].turn not in self._running:
             return
-        found = announced_headers(received.payload, self._options.response_headers)
-        headers = [(name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in found]
         self._running[unstarted[0].turn].headers += headers
 
     def _probe_answered(self, connection: ConnectionId, message: bytes) -> None:
@@ -448,7 +459,7 @@ class Driver:
             self._say_last(running, flat_event(error, self._next_number(running)))
             running.sink.finish()
         else:
-            headers = [(n.encode("latin-1"), v.encode("latin-1", "replace")) for n, v in error.headers]
+            headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in error.headers]
             fields = [_JSON, *headers, *self._told(running)]
             running.sink.respond(error.status, fields, error.body)
         self._end(running)
@@ -494,6 +505,15 @@ class Driver:
     def _end(self, running: _Running, outcome: OverHttps | None = None) -> None:
         if not running.outcome.done():
             running.outcome.set_result(outcome)
+
+
+def told_of_refusal(code: str) -> Headers:
+    """The headers of an answer to a turn that was refused before the core heard of it."""
+    return _told(_new_id(), Route.NONE, Why(code))
+
+
+def _new_id() -> TurnId:
+    return TurnId("t" + secrets.token_hex(6))
 
 
 def _check_headers(headers: Headers) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -67,19 +68,42 @@ class Upstream:
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     port: int = 0
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(ConnectionError, asyncio.IncompleteReadError):
-            while True:
-                head = (await reader.readuntil(b"\r\n\r\n")).split(b"\r\n")
-                seen = Seen(head[0], head[1:-2], b"")
-                self.seen.append(seen)
-                self.arrived.set()
-                if self.reads_body:
-                    seen.body = await _body(seen, reader)
-                await self.reply(seen, reader, writer)
-        self.ended.set()
-        writer.close()
+    @asynccontextmanager
+    async def serving(self, tls: ssl.SSLContext | None = None) -> AsyncIterator[None]:
+        """Listen on a free port, which `port` then tells; leave nothing behind."""
+        server = await asyncio.start_server(self._connected, "127.0.0.1", 0, ssl=tls)
+        self.port = server.sockets[0].getsockname()[1]
+        try:
+            yield
+        finally:
+            server.close()
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+                while True:
+                    await self._serve_one(reader, writer)
+        finally:
+            self.ended.set()
+            writer.transport.abort()
+            await asyncio.sleep(0)
+
+    async def _serve_one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).split(b"\r\n")
+        seen = Seen(head[0], head[1:-2], b"")
+        self.seen.append(seen)
+        self.arrived.set()
+        if self.reads_body:
+            seen.body = await _body(seen, reader)
+        await self.reply(seen, reader, writer)
 
 
 async def _body(seen: Seen, reader: asyncio.StreamReader) -> bytes:
@@ -192,19 +216,32 @@ async def stage(
 ) -> AsyncIterator[Stage]:
     """Start upstream and downstream on free ports; close both at the end."""
     upstream = upstream if upstream is not None else Upstream()
-    server = await asyncio.start_server(upstream.serve, "127.0.0.1", upstream.port)
-    upstream.port = server.sockets[0].getsockname()[1]
-    rest = HttpsClient(f"http://127.0.0.1:{upstream.port}", **rest_options)
-    models = ModelCache(rest, by_authorization, clock=clock)
-    app = App(
-        base=base,
-        turn=turn,
-        rest=rest,
-        models=models,
-        ops=ops or Ops(),
-        stall_timeout_s=stall_timeout_s,
-        upload_idle_timeout_s=upload_idle_timeout_s,
-    )
+    async with upstream.serving():
+        rest = HttpsClient(f"http://127.0.0.1:{upstream.port}", **rest_options)
+        models = ModelCache(rest, by_authorization, clock=clock)
+        app = App(
+            base=base,
+            turn=turn,
+            rest=rest,
+            models=models,
+            ops=ops or Ops(),
+            stall_timeout_s=stall_timeout_s,
+            upload_idle_timeout_s=upload_idle_timeout_s,
+        )
+        live = await _started(app, upstream, guard, limits)
+        try:
+            yield live
+        finally:
+            for client in live.clients:
+                client.writer.transport.abort()
+            await live.front.close()
+            await models.close()
+            await rest.close()
+
+
+async def _started(
+    app: App, upstream: Upstream, guard: Guard | None, limits: ConnectionLimits | None
+) -> Stage:
     crashes: list[dict[str, object]] = []
     front = await start(
         app,
@@ -213,13 +250,4 @@ async def stage(
         limits=limits,
         report=lambda _event, fields: crashes.append(fields),
     )
-    live = Stage(front, app, upstream, front.addresses[0].port, [], crashes)
-    try:
-        yield live
-    finally:
-        for client in live.clients:
-            client.writer.transport.abort()
-        await front.close()
-        await models.close()
-        await rest.close()
-        server.close()
+    return Stage(front, app, upstream, front.addresses[0].port, [], crashes)

@@ -83,7 +83,7 @@ async def test_a_close_frame_comes_where_it_was_ordered(
     assert any("response.completed" in text for text in texts) == (where == "after_terminal")
 
 
-@pytest.mark.parametrize("what", ["reset", "eof"])
+@pytest.mark.parametrize("what", ["reset", "eof", "cut"])
 @pytest.mark.parametrize("where", ["before_first_event", "mid_stream"])
 async def test_the_road_can_break(start: Any, connect: Any, where: str, what: str) -> None:
     simulator = await start(faults=(f"{where}:{what}",))
@@ -145,6 +145,9 @@ async def test_silence_holds_one_turn_and_not_its_neighbours(start: Any, connect
         ("garbage=json", aiohttp.WSMsgType.TEXT),
         ("garbage=object", aiohttp.WSMsgType.TEXT),
         ("garbage=type", aiohttp.WSMsgType.TEXT),
+        ("garbage=untyped", aiohttp.WSMsgType.TEXT),
+        ("garbage=rsv", aiohttp.WSMsgType.ERROR),
+        ("garbage=masked", aiohttp.WSMsgType.TEXT),
         ("garbage=binary", aiohttp.WSMsgType.BINARY),
         ("garbage=utf8", aiohttp.WSMsgType.ERROR),
         ("garbage=frame", aiohttp.WSMsgType.ERROR),

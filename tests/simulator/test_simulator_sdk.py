@@ -122,7 +122,8 @@ async def test_the_websocket_client_chains_and_forks_on_lanes(client: AsyncOpenA
 
         async def turn(lane: str, **fields: Any) -> Any:
             create: Any = {"type": "response.create", "model": "gpt-5.6", "stream_id": lane}
-            await connection.send({**create, **fields})
+            create.update(fields)
+            await connection.send(create)
             async for event in connection:
                 assert event.stream_id == lane
                 if event.type == "error":

@@ -151,6 +151,11 @@ class Multiplexer:
         """When a `Tick` is due at the latest."""
         return self._alarms[0].at if self._alarms else None
 
+    def key_of(self, connection_id: ConnectionId) -> PoolKey | None:
+        """Whose connection it is."""
+        connection = self.pool.get(connection_id)
+        return None if connection is None else connection.key
+
     def heard(self, connection_id: ConnectionId, now: float) -> None:
         """Bytes came in on a connection (called once a read: no event, no commands)."""
         connection = self.pool.get(connection_id)

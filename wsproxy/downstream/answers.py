@@ -21,6 +21,13 @@ CORS: Final = web.RequestKey("CORS", tuple)  # tuple[tuple[bytes, bytes], ...]
 
 _ERROR_TYPES: Final = {401: "authentication_error", 403: "permission_error"}
 _OWN_FRAMING: Final = frozenset({b"transfer-encoding", b"connection", b"keep-alive"})
+_GRANTS: Final = frozenset(
+    {
+        b"access-control-allow-origin",
+        b"access-control-allow-credentials",
+        b"access-control-expose-headers",
+    }
+)
 #: Statuses without a body whatever their headers say (RFC 9112 §6.3).
 _BODILESS: Final = frozenset({204, 304})
 
@@ -142,7 +149,7 @@ class RawAnswer(web.StreamResponse):
         if granted is None:
             return self._fields
         # What a page may do here is for our settings to say, not for upstream.
-        own = [f for f in self._fields if not f[0].lower().startswith(b"access-control-")]
+        own = [field for field in self._fields if field[0].lower() not in _GRANTS]
         return [*own, *granted]
 
     def _known_body(self) -> bytes:

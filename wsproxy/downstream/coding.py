@@ -20,6 +20,7 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestPayloadError
 
 from wsproxy.downstream.answers import RawAnswer, refusal, send_continue
+from wsproxy.ports import Headers
 
 MAX_BODY_BYTES: Final = 67_108_864  # 64 MiB; faults.md §7
 IDLE_TIMEOUT_S: Final = 30.0
@@ -41,9 +42,9 @@ class BodyError(Exception):
         self.status = status
         self.code = code
 
-    def answer(self) -> RawAnswer:
+    def answer(self, headers: Headers = ()) -> RawAnswer:
         """The refusal to send; the connection ends with it."""
-        return refusal(self.status, self.code, str(self), is_last=True)
+        return refusal(self.status, self.code, str(self), headers=headers, is_last=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

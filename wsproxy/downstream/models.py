@@ -174,7 +174,7 @@ class ModelCache:
         verdict = await asyncio.shield(self._ask(key, request.raw_headers))
         if verdict.is_failure and stand_in and self._can_stand_in(stand_in, self.clock()):
             self.counters.stale_served += 1
-            return _answer(request, stand_in)
+            return _answer(request, stand_in.headers, stand_in.body)
         if verdict.error is not None:
             return upstream_refusal(verdict.error)
         entry = self._entries.get(key)

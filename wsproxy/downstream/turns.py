@@ -10,7 +10,7 @@ from aiohttp import web
 from wsproxy.downstream.answers import ClientLeftError, RawAnswer
 from wsproxy.downstream.coding import DEFAULT_LIMITS, BodyError, BodyLimits, read_body
 from wsproxy.downstream.passthrough import relay, upstream_refusal
-from wsproxy.driver import Driver, Inbound
+from wsproxy.driver import Driver, Inbound, told_of_refusal
 from wsproxy.ports import Headers, Rest, RestError
 
 _LAST_CHUNK: Final = b"0\r\n\r\n"
@@ -91,7 +91,7 @@ class Turns:
         try:
             body = await read_body(request, limits=self._limits)
         except BodyError as error:
-            return error.answer()
+            return error.answer(told_of_refusal(error.code))
         query = request.raw_path.partition("?")[1:]
         inbound = Inbound(request.raw_headers, "".join(query), body.decoded)
         sink = TurnAnswer(request)

@@ -24,8 +24,11 @@ IN_TURN: Final = frozenset(
         "close",  # =code, a close frame
         "silence",  # this turn says nothing more; pings are answered
         "freeze",  # the connection neither reads nor writes any more
-        "garbage",  # =json | utf8 | binary | frame | type | object
+        "cut",  # half a frame, then FIN
+        "garbage",  # =json | object | type | untyped | utf8 | binary | frame | rsv | masked
         "wrong_lane",  # an event on a lane nobody named
+        "no_lane",  # an event of a named lane without its name
+        "unknown_event",  # an event type nobody has heard of
         "late_event",  # an event of the lane's last response, out of its time
         "sequence_gap",  # a sequence number is left out
         "error",  # =code, request-scoped
@@ -33,7 +36,9 @@ IN_TURN: Final = frozenset(
         "big",  # =bytes, one event of that size
     }
 )
-GARBAGE: Final = frozenset({"json", "utf8", "binary", "frame", "type", "object"})
+GARBAGE: Final = frozenset(
+    {"json", "object", "type", "untyped", "utf8", "binary", "frame", "rsv", "masked"}
+)
 _NEEDS_ARGUMENT: Final = {"status", "close", "garbage", "error", "connection_error", "big"}
 _NUMBERS: Final = {"status", "close", "big"}
 FOREVER: Final = -1

@@ -29,10 +29,35 @@ TRANSPORT: Final = frozenset(
 )
 #: Members of `response.create` in openai-python 3.54, and what Codex adds (protocol.md §2.2).
 KNOWN: Final = TRANSPORT | frozenset(
-    "access_programs context_management generate image include instructions max_output_tokens "
-    "max_tool_calls metadata model moderation parallel_tool_calls prompt reasoning "
-    "safety_identifier service_tier store temperature text tool_choice tools top_logprobs top_p "
-    "truncation user frequency_penalty presence_penalty".split()  # noqa: SIM905 - a list of words
+    [
+        "access_programs",
+        "context_management",
+        "generate",
+        "image",
+        "include",
+        "instructions",
+        "max_output_tokens",
+        "max_tool_calls",
+        "metadata",
+        "model",
+        "moderation",
+        "parallel_tool_calls",
+        "prompt",
+        "reasoning",
+        "safety_identifier",
+        "service_tier",
+        "store",
+        "temperature",
+        "text",
+        "tool_choice",
+        "tools",
+        "top_logprobs",
+        "top_p",
+        "truncation",
+        "user",
+        "frequency_penalty",
+        "presence_penalty",
+    ]
 )
 #: Members that only exist in a frame.
 FRAME_ONLY: Final = ("type", "stream_id", "generate")

@@ -25,25 +25,24 @@ from wsproto.events import (
 from wsproto.extensions import PerMessageDeflate
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
+from wsproxy.simulator.costs import PromptCache
 from wsproxy.simulator.errors import (
     ApiError,
     named_error,
     unknown_parameter,
 )
-from wsproxy.simulator.faults import Fault
 from wsproxy.simulator.frames import error_frame, frame
 from wsproxy.simulator.lanes import DEFAULT_LANE, Lanes
 from wsproxy.simulator.log import Closed, Headers
-from wsproxy.simulator.noise import NOISE_AFTER, NOISE_BEFORE, NOISE_WITHIN, handshake_headers
+from wsproxy.simulator.noise import handshake_headers
+from wsproxy.simulator.outlet import FrameOutlet
 from wsproxy.simulator.outputs import Event
 from wsproxy.simulator.request import parse_object
 from wsproxy.simulator.store import Kept
-from wsproxy.simulator.turns import Caller, PromptCache, Turn, Turns
+from wsproxy.simulator.turns import Caller, Turn, Turns
 from wsproxy.simulator.wire import GoneError, Wire
 
 _STREAM_ID: Final = re.compile(r"[A-Za-z0-9_.-]{1,256}")
-_NOBODY: Final = "lane_of_nobody"
-_DRAIN_AFTER_EVENTS: Final = 64  # events between two looks at the transport's buffer
 _CLOSE_WAIT_S: Final = 1.0  # for the peer's answer to our close frame
 
 
@@ -123,13 +122,13 @@ class WebSocketConnection:
 
     def _expire(self) -> None:
         error = named_error("websocket_connection_limit_reached")
-        self._write_text(error_frame(error, DEFAULT_LANE, self._rules))
+        self.write_error(error, DEFAULT_LANE)
         self.close(1000)
 
     async def _ping(self) -> None:
         while self._is_open:
             await asyncio.sleep(self._rules.ping_interval_s)
-            self._write_event(Ping(payload=b"sim"))
+            self.write_event(Ping(payload=b"sim"))
 
     # -- reading -------------------------------------------------------------------------------
 
@@ -151,14 +150,14 @@ class WebSocketConnection:
             return self._collect(event)
         if isinstance(event, Ping):
             if self._rules.answer_pings:
-                self._write_event(event.response())
+                self.write_event(event.response())
         elif isinstance(event, BytesMessage):
             self.close(1003)
             return False
         elif isinstance(event, CloseConnection):
             self._close_code = event.code
             if self._is_open:
-                self._write_event(event.response())
+                self.write_event(event.response())
             self._is_open = False
             return False
         elif not isinstance(event, Pong):
@@ -193,7 +192,7 @@ class WebSocketConnection:
 
     def _refuse(self, error: ApiError, lane: str, fields: dict[str, Any]) -> None:
         self._turns.note_refusal(fields, self._caller(lane), error)
-        self._write_text(error_frame(error, lane, self._rules))
+        self.write_error(error, lane)
 
     def _lane_of(self, fields: dict[str, Any]) -> str:
         name = fields.get("stream_id", DEFAULT_LANE)
@@ -214,7 +213,7 @@ class WebSocketConnection:
         fields = work.fields
         kind = fields.get("type")
         if kind in _UNSUPPORTED:
-            self._write_text(frame(_UNSUPPORTED[kind](fields), DEFAULT_LANE, self._rules))
+            self.write_text(frame(_UNSUPPORTED[kind](fields), DEFAULT_LANE, self._rules))
             return
         if kind != "response.create":
             raise ApiError(f"Unknown event type: {kind!r}.", code="invalid_value", param="type")
@@ -237,7 +236,7 @@ class WebSocketConnection:
         task.add_done_callback(self._tasks.discard)
 
     async def _run(self, lane: str, work: Work) -> None:
-        outlet = _FrameOutlet(self, lane)
+        outlet = FrameOutlet(self, lane, noise=self._rules.noise)
         try:
             await self._turns.arrival(work.wire_size)
             turn = self._prepared(work, lane)
@@ -280,13 +279,19 @@ class WebSocketConnection:
 
     def write_frame(self, event: Event, lane: str) -> None:
         """Tell one event on a lane."""
-        self._write_text(frame(event, lane, self._rules))
+        self.write_text(frame(event, lane, self._rules))
 
-    def _write_text(self, payload: bytes) -> None:
+    def write_error(self, error: ApiError, lane: str) -> None:
+        """Tell a refusal on a lane, or of the connection."""
+        self.write_text(error_frame(error, lane, self._rules))
+
+    def write_text(self, payload: bytes) -> None:
+        """Send one text message."""
         if self._is_open:
             self._wire.write(self._ws.send(TextMessage(data=payload.decode())))
 
-    def _write_event(self, event: Any) -> None:
+    def write_event(self, event: Any) -> None:
+        """Send a control frame or a binary message."""
         try:
             self._wire.write(self._ws.send(event))
         except LocalProtocolError:
@@ -298,12 +303,30 @@ class WebSocketConnection:
             return
         self._is_open = False
         self._close_code, self._closed_by = code, "us"
-        self._write_event(CloseConnection(code=code, reason=reason or None))
+        self.write_event(CloseConnection(code=code, reason=reason or None))
         asyncio.get_running_loop().call_later(_CLOSE_WAIT_S, self._wire.close)
 
     async def drain(self) -> None:
         """Wait for a slow client."""
         await self._wire.drain()
+
+    def write_raw(self, data: bytes) -> None:
+        """Send bytes that need not be a frame."""
+        self._wire.write(data)
+
+    def freeze(self) -> None:
+        """Neither read nor write any more."""
+        self._closed_by = "us"
+        self._wire.freeze()
+
+    async def drop(self, *, with_reset: bool) -> None:
+        """End the connection without a close frame."""
+        self._is_open = False
+        self._closed_by = "us"
+        if with_reset:
+            await self._wire.reset()
+        else:
+            self._wire.close()
 
 
 def _interrupt_failed(fields: dict[str, Any]) -> Event:

@@ -10,6 +10,8 @@ from typing import Final
 _READ_BYTES: Final = 256 * 1024
 #: Beyond that, a writer waits for its client; below it, asyncio's own buffer is cheap.
 _HIGH_WATER_BYTES: Final = 1024 * 1024
+#: Pieces that may wait for the end of the loop's round before they are sent early.
+_FLUSH_PIECES: Final = 64
 #: A reset makes the peer's kernel drop what its program has not read yet.
 _BEFORE_RESET_S: Final = 0.02
 
@@ -60,7 +62,9 @@ class Wire:
         self._pending.clear()
 
     async def drain(self) -> None:
-        """Wait for a slow peer. Raises `GoneError`."""
+        """Wait for a slow peer where much is on its way. Raises `GoneError`."""
+        if len(self._pending) < _FLUSH_PIECES:
+            return
         self._flush()
         try:
             await self._writer.drain()

@@ -13,6 +13,7 @@ from wsproxy.core.wire.deflate import DeflateParameters
 from wsproxy.core.wire.handshake import Accepted, Handshake, HandshakeError, Outcome, Refused
 
 NONCE = bytes(range(16))
+HEADERS = [(b"Authorization", b"Bearer k"), (b"OpenAI-Beta", b"a"), (b"openai-beta", b"b")]
 ACCEPT = base64.b64encode(
     hashlib.sha1(base64.b64encode(NONCE) + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()
 )
