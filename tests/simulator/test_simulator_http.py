@@ -9,9 +9,10 @@ import zlib
 from typing import Any
 
 import pytest
+from aiohttp import ClientTimeout
 from yarl import URL
 
-from wsproxy.simulator.log import HttpRequest, Opened
+from wsproxy.simulator.log import Ended, HttpRequest, Opened
 
 BODY = {"model": "gpt-5.6", "input": "Olá", "metadata": {"canary": "c-1"}}
 
@@ -272,7 +273,8 @@ async def test_bodies_pass_through_byte_for_byte(start: Any, http: Any) -> None:
     assert ["X-A", "b"] in shown
     assert len(await download.read()) == 100_001
     assert await ticks.text() == "id: 0\ndata: tick 0\n\nid: 1\ndata: tick 1\n\n"
-    assert (await http.get(simulator.base_url + "/status/418")).status == 418
+    for status in (204, 304, 418, 503):
+        assert (await http.get(f"{simulator.base_url}/status/{status}")).status == status
 
 
 async def test_an_unrelated_websocket_says_back_what_it_hears(start: Any, http: Any) -> None:
@@ -336,3 +338,18 @@ async def test_an_unknown_path_is_404_with_an_error_body(start: Any, http: Any, 
 
     assert answer.status == 404
     assert "message" in (await answer.json())["error"]
+
+
+async def test_a_client_that_leaves_a_silent_model_ends_the_run(start: Any, http: Any) -> None:
+    simulator = await start()
+    body = {**BODY, "metadata": {"sim.think_ms": "20000"}}
+
+    with pytest.raises(TimeoutError):
+        await http.post(
+            simulator.base_url + "/responses", json=body, timeout=ClientTimeout(total=0.1)
+        )
+    async with asyncio.timeout(5):
+        while not simulator.log.of(Ended):
+            await (await http.get(simulator.base_url + "/models")).read()
+
+    assert [ended.outcome for ended in simulator.log.of(Ended)] == ["abandoned"]

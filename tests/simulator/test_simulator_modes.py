@@ -50,7 +50,7 @@ async def test_an_ignored_chain_answers_200_and_has_forgotten(
     assert simulator.transcripts[response["id"]] == [answer]
 
 
-@pytest.mark.parametrize("loss", ["silent", "refused"])
+@pytest.mark.parametrize("loss", ["silent", "silent_null", "refused"])
 async def test_a_chain_can_be_forgotten_after_some_turns(
     start: Any, connect: Any, loss: str
 ) -> None:
@@ -66,6 +66,8 @@ async def test_a_chain_can_be_forgotten_after_some_turns(
         assert event["error"]["code"] == "previous_response_not_found"
     else:
         assert len(simulator.transcripts[event["response"]["id"]]) == 1
+        shown = event["response"]["previous_response_id"]
+        assert shown == (two["id"] if loss == "silent" else None)
 
 
 async def test_numbers_can_run_over_the_whole_connection(start: Any, connect: Any) -> None:

@@ -26,27 +26,36 @@ KINDS = {
     "tools": {"sim.tool_calls": "4", "sim.parallel": "2"},
     "custom tools": {"sim.tool_calls": "2", "sim.custom_tool": "1"},
     "reasoning": {"sim.reasoning": "encrypted", "sim.tool_calls": "2"},
-    "hosted": {"sim.items": "web_search_call,commentary,image_generation_call"},
+    "hosted": {"sim.items": "web_search_call,commentary,image_generation_call,refusal"},
 }
-ANSWER_OF = {"function_call": "function_call_output", "custom_tool_call": "custom_tool_call_output"}
+ANSWERED = (
+    "function_call custom_tool_call computer_call local_shell_call shell_call apply_patch_call "
+    "tool_search_call"
+)
+KINDS |= {kind: {"sim.items": kind} for kind in [*ANSWERED.split()[2:], "mcp_approval_request"]}
 
 
 def answers_to(response: dict[str, Any]) -> list[dict[str, Any]]:
     """What a client adds after a response: outputs of its calls, else another question."""
-    answers = [
-        {"type": ANSWER_OF[item["type"]], "call_id": item["call_id"], "output": "done"}
-        for item in response["output"]
-        if item["type"] in ANSWER_OF
-    ]
+    answers = []
+    for item in response["output"]:
+        kind = item["type"]
+        if kind == "mcp_approval_request":
+            approval = {"approval_request_id": item["id"], "approve": True}
+            answers.append({"type": "mcp_approval_response", **approval})
+        elif kind in ANSWERED.split():
+            output = {"call_id": item["call_id"], "output": "done"}
+            answers.append({"type": kind.replace("search_call", "search") + "_output", **output})
     return answers or [{"role": "user", "content": "and then?"}]
 
 
 def respelled(item: dict[str, Any], dice: random.Random) -> dict[str, Any]:
     """One of the spellings that clients were seen to echo (protocol.md §7.3)."""
-    echo = {k: v for k, v in item.items() if k not in {"id", "status"} or dice.random() < 0.5}
+    droppable = {"status"} if item["type"] == "mcp_approval_request" else {"id", "status"}
+    echo = {k: v for k, v in item.items() if k not in droppable or dice.random() < 0.5}
     if item["type"] == "function_call":
         echo["arguments"] = json.dumps(json.loads(item["arguments"]), indent=dice.choice([None, 1]))
-    if item["type"] == "message" and dice.random() < 0.5:
+    if "annotations" in str(item) and dice.random() < 0.5:
         echo["content"] = item["content"][0]["text"]
     if item["type"] == "reasoning":
         echo["content"] = dice.choice([None, []])

@@ -18,9 +18,10 @@ from wsproxy.simulator.noise import METADATA_HEADERS
 from wsproxy.simulator.outputs import Event
 from wsproxy.simulator.request import FRAME_ONLY, parse_object
 from wsproxy.simulator.store import Stored
-from wsproxy.simulator.turns import Caller, Turn, Turns
+from wsproxy.simulator.turns import Caller, Outlet, Turn, Turns
 from wsproxy.simulator.wire import GoneError
 
+_LOOK_S: Final = 0.05  # between two looks whether the client is still there
 _SSE: Final = ("content-type", "text/event-stream; charset=utf-8")
 
 
@@ -93,7 +94,7 @@ class Answers:
     async def _stream(self, exchange: Exchange, turn: Turn) -> None:
         outlet = _SseOutlet(self, exchange)
         try:
-            await self._turns.tell(turn, outlet)
+            await self._tell(turn, outlet, exchange)
         except ApiError as error:
             if not outlet.has_started:
                 raise
@@ -102,9 +103,20 @@ class Answers:
             await exchange.write(sse(event, self._rules))
         exchange.end()
 
+    async def _tell(self, turn: Turn, outlet: Outlet, exchange: Exchange) -> None:
+        """Tell the turn, and end it when the client leaves while the model is silent."""
+        task = asyncio.get_running_loop().create_task(self._turns.tell(turn, outlet))
+        try:
+            while not (await asyncio.wait({task}, timeout=_LOOK_S))[0]:
+                if exchange.is_gone:
+                    raise GoneError
+            task.result()
+        finally:
+            task.cancel()
+
     async def _whole(self, exchange: Exchange, turn: Turn) -> None:
         outlet = _JsonOutlet(exchange)
-        await self._turns.tell(turn, outlet)
+        await self._tell(turn, outlet, exchange)
         exchange.answer_json(200, _document(turn), self.headers())
 
     def _begin_background(self, exchange: Exchange, turn: Turn) -> None:

@@ -56,9 +56,9 @@ class Exchange:
     # -- answering -----------------------------------------------------------------------------
 
     def answer(self, status: int, body: bytes, headers: HeaderList = ()) -> None:
-        """Answer in one piece; a HEAD or a 304 gets no body."""
+        """Answer in one piece; a HEAD, a 204 or a 304 gets no body."""
         fields = [*headers, ("content-length", str(len(body)))]
-        if status == 304:
+        if status in {204, 304}:
             fields, body = list(headers), b""
         events: list[h11.Event] = [h11.Response(status_code=status, headers=_raw(fields))]
         if body and self.method != "HEAD":

@@ -27,37 +27,11 @@ from wsproxy.simulator.tools import (
     fill,
 )
 
-_WORDS: Final = [
-    "river",
-    "stone",
-    "Olá",
-    "window",
-    "quiet",
-    "naïve",
-    "lantern",
-    "copper",
-    "…",
-    "maple",
-    "signal",
-    "“north”",
-    "harbour",
-    "thread",
-    "amber",
-    "→",
-    "garden",
-    "winter",
-    "雪",
-    "pencil",
-    "orbit",
-    "meadow",
-    "façade",
-    "violet",
-    "engine",
-    "🙂",
-    "letter",
-    "salt",
-    "anchor",
-]
+_WORDS: Final = re.findall(
+    r"\S+",
+    "river stone Olá window quiet naïve lantern copper … maple thread “north” harbour signal amber "
+    "→ garden winter 雪 pencil orbit meadow façade violet engine 🙂 letter salt anchor",
+)
 _CALL_WORDS: Final = re.compile(r"use the tool|call (?:the |a )?tool", re.IGNORECASE)
 #: 2026-01-01; ids carry no clock, so times do not either.
 _EPOCH: Final = 1_767_225_600

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -29,35 +30,13 @@ TRANSPORT: Final = frozenset(
 )
 #: Members of `response.create` in openai-python 3.54, and what Codex adds (protocol.md §2.2).
 KNOWN: Final = TRANSPORT | frozenset(
-    [
-        "access_programs",
-        "context_management",
-        "generate",
-        "image",
-        "include",
-        "instructions",
-        "max_output_tokens",
-        "max_tool_calls",
-        "metadata",
-        "model",
-        "moderation",
-        "parallel_tool_calls",
-        "prompt",
-        "reasoning",
-        "safety_identifier",
-        "service_tier",
-        "store",
-        "temperature",
-        "text",
-        "tool_choice",
-        "tools",
-        "top_logprobs",
-        "top_p",
-        "truncation",
-        "user",
-        "frequency_penalty",
-        "presence_penalty",
-    ]
+    re.findall(
+        r"\w+",
+        "access_programs context_management frequency_penalty generate image include instructions "
+        "max_output_tokens max_tool_calls metadata model moderation parallel_tool_calls "
+        "presence_penalty prompt reasoning safety_identifier service_tier store temperature text "
+        "tool_choice tools top_logprobs top_p truncation user",
+    )
 )
 #: Members that only exist in a frame.
 FRAME_ONLY: Final = ("type", "stream_id", "generate")

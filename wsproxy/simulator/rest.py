@@ -70,13 +70,15 @@ class Rest:
             raise no_route(exchange)
         owner = self.owner(exchange)
         head, _, tail = exchange.path[len(prefix) :].partition("/")
+        if head == "responses" and not tail and exchange.method == "POST":
+            await self._answers.create(exchange, owner, connection)
+            return
+        await self._turns.arrival(0)
         match head:
             case "models" if exchange.method == "GET":
                 self._models(exchange, unquote(tail))
             case "responses" if tail:
                 await self._answers.stored(exchange, owner, tail)
-            case "responses" if exchange.method == "POST":
-                await self._answers.create(exchange, owner, connection)
             case "echo":
                 await self._echo(exchange, tail)
             case "files":

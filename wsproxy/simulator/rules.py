@@ -13,7 +13,7 @@ MAX_MESSAGE_BYTES: Final = 16 * 1024 * 1024
 
 Lanes = Literal["on", "ignored", "refused"]
 Continuation = Literal["kept", "ignored_null", "ignored_echoed"]
-ChainLoss = Literal["silent", "refused"]
+ChainLoss = Literal["silent", "silent_null", "refused"]
 LanePlace = Literal["last", "first", "middle"]
 ErrorShape = Literal["a", "b", "c", "d", "e", "f", "g", "h"]
 

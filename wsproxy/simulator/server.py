@@ -203,7 +203,9 @@ class _Peer:
         self._turns.log.note(Faulted(now, self._id, fault.where, fault.what, ""))
         match fault.what:
             case "status":
-                raise ApiError("Refused on order.", status=int(fault.argument))
+                status = int(fault.argument)
+                headers = {"retry-after": "1"} if status in {429, 503} else None
+                raise ApiError("Refused on order.", status=status, headers=headers)
             case "hang":
                 await self._hang()
             case "reset":

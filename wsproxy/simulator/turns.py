@@ -128,13 +128,15 @@ class Turns:
             context.check_answered()
         reply = reply_to(request, context, reencrypt=self.rules.reencrypt_reasoning)
         _refuse_on_order(reply)
-        return self._turn(request, caller, Kept(context, depth), reply)
+        echo = None if was_lost and self._hides_loss() else request.previous_response_id
+        return self._turn(request, caller, Kept(context, depth), reply, echo)
 
-    def _turn(self, request: Request, caller: Caller, start: Kept, reply: Reply) -> Turn:
+    def _turn(
+        self, request: Request, caller: Caller, start: Kept, reply: Reply, echo: str | None
+    ) -> Turn:
         context = start.context
         cached, uncached = self._cached(request, caller, context)
-        hides_parent = self.rules.continuation == "ignored_null"
-        shown = skeleton(request, reply, None if hides_parent else request.previous_response_id)
+        shown = skeleton(request, reply, echo)
         output = [] if self.rules.empty_completed_output else _final_output(reply)
         done = finished(shown, reply, output, usage(request, context, reply, cached))
         self._note_run(request, caller, context, reply, cached)
@@ -170,6 +172,11 @@ class Turns:
                 raise previous_response_not_found(wanted)
             return Context(), 0, True
         return parent.context, parent.depth, False
+
+    def _hides_loss(self) -> bool:
+        if self.rules.continuation == "kept":
+            return self.rules.chain_loss == "silent_null"
+        return self.rules.continuation == "ignored_null"
 
     def _cached(self, request: Request, caller: Caller, context: Context) -> tuple[int, int]:
         total = context.tokens + request.preamble_tokens
