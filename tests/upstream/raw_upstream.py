@@ -10,7 +10,7 @@ import socket
 import ssl
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,6 +75,13 @@ class Noted:
                 for event in self.events:
                     if event[: len(start)] == start:
                         return event
+                self._news.clear()
+                await self._news.wait()
+
+    async def until_heard(self, message: Message) -> None:
+        """Wait for a message, whatever else the same read brought."""
+        async with asyncio.timeout(PATIENCE_S):
+            while not any(event[0] == "received" and message in event[1] for event in self.events):
                 self._news.clear()
                 await self._news.wait()
 
@@ -174,8 +181,6 @@ async def serving(
             failures.append(error)
         finally:
             writer.transport.abort()
-            with suppress(OSError):
-                await writer.wait_closed()
 
     listening = socket.create_server(("127.0.0.1", 0))
     if receive_buffer:
@@ -188,8 +193,8 @@ async def serving(
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
-    if failures:
-        raise failures[0]
+        if failures:
+            raise failures[0]  # also when the test is failing for lack of what did not come
 
 
 def dial(

@@ -130,7 +130,10 @@ class Dialer:
         if self._context is None:
             # Reading the system's certificates takes 10–50 ms, too long for the event loop.
             loop = asyncio.get_running_loop()
-            self._context = await loop.run_in_executor(None, client_context, self._ca_file)
+            try:
+                self._context = await loop.run_in_executor(None, client_context, self._ca_file)
+            except OSError as error:
+                raise ssl.SSLError(f"no certificates from {self._ca_file}: {error}") from None
         return self._context
 
 
@@ -191,9 +194,9 @@ class _Attempt:
         """Shake hands with `host`; from then on everything goes through TLS."""
         self.step = f"the TLS handshake with {host}"
         assert self.wire is not None
-        self.wire = TlsWire(self.wire, context, host)
-        await self.wire.shake_hands()
-        self.wire.set_protocol(self.reader)
+        tls = TlsWire(self.wire, context, host, self.reader)
+        self.wire = tls
+        await tls.shake_hands(self.reader.take())
 
     async def upgrade(self, handshake: Handshake) -> Outcome:
         """Ask for the WebSocket and wait for the verdict."""

@@ -24,8 +24,8 @@ from wsproxy.upstream.tls import Wire
 
 #: Compressing takes 17 µs a KB: 2 ms of the event loop are the most that one message may take.
 THREAD_BYTES: Final = 128 * 1024
-#: Written in one go before others have their turn, about 2 ms of masking, TLS and system calls.
-TURN_BYTES: Final = 512 * 1024
+#: Written in one go before others have their turn, about 1 ms of masking, TLS and system calls.
+TURN_BYTES: Final = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)

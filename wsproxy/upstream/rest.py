@@ -11,6 +11,7 @@ Rules of this file
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 from collections.abc import AsyncIterator, Iterable
 from contextlib import contextmanager
@@ -47,6 +48,8 @@ _HOP_BY_HOP: Final = frozenset(
 )
 #: Of the request alone: `Host` is upstream's; `Expect` is answered by us.
 _REPLACED: Final = frozenset({b"host", b"expect"})
+_NOT_HTTP: Final = "Upstream's answer is not valid HTTP."
+_CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")  # RFC 9110 §5.5
 _NEVER_ADDED: Final = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
 
 
@@ -176,6 +179,9 @@ class HttpsClient:
                 allow_redirects=False,
                 proxy=self._proxy,
             )
+        if not _is_clean(response):
+            response.close()
+            raise RestError(502, "upstream_protocol_error", _NOT_HTTP)
         return HttpAnswer(response)
 
     def _url(self, raw_target: str) -> URL:
@@ -210,6 +216,12 @@ def _named_by_connection(headers: Headers) -> Iterable[bytes]:
         if name.lower() == b"connection":
             for option in value.split(b","):
                 yield option.strip().lower()
+
+
+def _is_clean(response: aiohttp.ClientResponse) -> bool:
+    # aiohttp reads answers leniently; what we write on must not carry control characters.
+    texts = [text for field in response.raw_headers for text in field]
+    return not any(map(_CONTROL.search, [*texts, (response.reason or "").encode(errors="replace")]))
 
 
 def _request_fields(headers: Headers) -> list[tuple[bytes, bytes]]:
@@ -248,8 +260,6 @@ def _told_as_rest_errors() -> Iterator[None]:
     except TimeoutError as error:
         raise RestError(504, "upstream_timeout", "Upstream did not answer in time.") from error
     except aiohttp.ClientResponseError as error:
-        raise RestError(
-            502, "upstream_protocol_error", "Upstream's answer is not valid HTTP."
-        ) from error
+        raise RestError(502, "upstream_protocol_error", _NOT_HTTP) from error
     except (aiohttp.ClientError, ConnectionError) as error:
         raise RestError(502, "upstream_disconnected", "Upstream closed the connection.") from error

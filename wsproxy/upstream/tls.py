@@ -55,13 +55,15 @@ def client_context(ca_file: Path | None = None) -> ssl.SSLContext:
 class TlsWire(asyncio.Protocol):
     """A `Wire` above another one, whose protocol it becomes.
 
-    Await `shake_hands` before writing. Then the protocol given to `set_protocol` is told, of
-    `ssl.SSLError` too, as the reason of `connection_lost`.
+    Await `shake_hands` before writing. From then on `above` is told what comes, of `ssl.SSLError`
+    too, as the reason of `connection_lost`.
     """
 
-    def __init__(self, below: Wire, context: ssl.SSLContext, host: str) -> None:
+    def __init__(
+        self, below: Wire, context: ssl.SSLContext, host: str, above: asyncio.Protocol
+    ) -> None:
         self._below = below
-        self._above: asyncio.Protocol = asyncio.Protocol()
+        self._above = above
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
@@ -69,9 +71,15 @@ class TlsWire(asyncio.Protocol):
         self._established: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._failure: ssl.SSLError | None = None
 
-    async def shake_hands(self) -> None:
-        """Raises `ssl.SSLError`, or `OSError` where the connection ended first."""
+    async def shake_hands(self, early: bytes = b"") -> None:
+        """Raises `ssl.SSLError`, or `OSError` where the connection ended first.
+
+        `early`: what the wire's protocol until now has read from a server that speaks first.
+        """
+        if self._below.is_closing():
+            raise ConnectionError("the connection ended before the TLS handshake")
         self._below.set_protocol(self)
+        self._incoming.write(early)
         self._continue_handshake()
         await self._established
 
