@@ -120,6 +120,13 @@ async def test_the_token_is_stripped_and_the_rest_kept_as_it_is() -> None:
         assert s.upstream.seen[0].line == b"GET /v1/a%2Fb//?x=1&& HTTP/1.1"
 
 
+async def test_a_near_miss_behind_the_token_is_told_where_the_token_goes() -> None:
+    async with stage(guard=REMOTE) as s:
+        head = s.head(f"POST /t/{REMOTE.token}/responses", "Content-Length: 2")
+        got = await s.ask(head + b"{}")
+        assert f"http://127.0.0.1:{s.port}/t/TOKEN/v1".encode() in got
+
+
 async def test_a_turn_behind_the_token_is_a_turn() -> None:
     async with stage(guard=REMOTE) as s:
         head = s.head(f"POST /t/{REMOTE.token}/v1/responses?a", "Content-Length: 2")

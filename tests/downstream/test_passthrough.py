@@ -92,6 +92,15 @@ async def test_answers_without_a_body_keep_the_connection(method: str, answer: b
         assert len(s.upstream.seen) == 2
 
 
+@pytest.mark.parametrize("field", [b"X-A: a\x01b", b"X-A: a\rb", b"X-A: a\x7fb", b"X-A : b"])
+async def test_a_head_that_is_not_http_stays_outside(field: bytes) -> None:
+    answer = b"HTTP/1.1 200 OK\r\n" + field + b"\r\nContent-Length: 0\r\n\r\n"
+    async with stage(Upstream(saying(answer))) as s:
+        got = await s.get("/v1/x")
+        assert got.startswith(b"HTTP/1.1 502 ")
+        assert b"X-A" not in got
+
+
 async def test_interim_responses_do_not_end_the_wait() -> None:
     answer = (
         b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"

@@ -182,6 +182,20 @@ async def test_draining_ends_idle_connections_and_finishes_busy_ones() -> None:
         assert (await busy.until(b"ok")).startswith(b"HTTP/1.1 200 OK")
 
 
+async def test_closing_cuts_what_never_ends() -> None:
+    async def reply(_: object, __: object, w: asyncio.StreamWriter) -> None:
+        w.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n")
+        await asyncio.Event().wait()
+
+    async with stage(Upstream(reply)) as s:
+        client = await s.connect()
+        client.send(s.head("GET /v1/x", closes=False))
+        await client.until(b"ok\r\n")
+        await asyncio.wait_for(s.front.close(), 3)
+        assert await client.rest() == b""
+        assert s.front.connection_count == 0
+
+
 async def test_an_answer_for_an_old_client_names_its_end() -> None:
     answer = saying(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n")
     async with stage(Upstream(answer)) as s:

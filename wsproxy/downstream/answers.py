@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import socket
+import struct
+import sys
 from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Final
@@ -21,6 +23,7 @@ CORS: Final = web.RequestKey("CORS", tuple)  # tuple[tuple[bytes, bytes], ...]
 
 _ERROR_TYPES: Final = {401: "authentication_error", 403: "permission_error"}
 _OWN_FRAMING: Final = frozenset({b"transfer-encoding", b"connection", b"keep-alive"})
+_LINGER_NOT: Final = ("hh" if sys.platform == "win32" else "ii", 1, 0)
 _GRANTS: Final = frozenset(
     {
         b"access-control-allow-origin",
@@ -206,7 +209,7 @@ async def cut(request: web.BaseRequest, *, is_framed: bool) -> None:
         return
     if not is_framed:
         sock = transport.get_extra_info("socket")
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack(*_LINGER_NOT))
     transport.abort()
 
 

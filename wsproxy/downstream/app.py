@@ -19,7 +19,7 @@ from aiohttp import web
 
 from wsproxy.downstream.answers import refusal
 from wsproxy.downstream.coding import IDLE_TIMEOUT_S
-from wsproxy.downstream.guard import Guard
+from wsproxy.downstream.guard import URL_PREFIX, Guard
 from wsproxy.downstream.listening import BACKLOG, Address, bind
 from wsproxy.downstream.models import ModelCache
 from wsproxy.downstream.ops import Ops, is_ops_path
@@ -90,7 +90,7 @@ class App:
             404,
             "wrong_base_url",
             f"Turns are served at {self.base}/responses; set the base URL to "
-            f"http://{host}{self.base}",
+            f"http://{host}{request.get(URL_PREFIX, '')}{self.base}",
             is_last=True,
         )
 
@@ -119,7 +119,7 @@ class Front:
     async def close(self, *, patience_s: float = 0.0) -> None:
         """Stop listening and end every connection, after `patience_s` by force."""
         self.stop_listening()
-        await self._server.shutdown(patience_s)
+        await self._server.end(patience_s)
 
 
 async def start(

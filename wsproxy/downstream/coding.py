@@ -211,7 +211,7 @@ async def _next_chunk(request: web.BaseRequest, patience_s: float) -> bytes:
             return await request.content.readany()
     except TimeoutError as error:
         raise BodyError(408, "body_timeout", "The request body came too slowly.") from error
-    except (RequestPayloadError, ConnectionError, web.HTTPException) as error:
+    except (RequestPayloadError, ConnectionError) as error:
         raise BodyError(400, "invalid_body", "The request body is not framed as HTTP.") from error
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hmac
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final
 
 from aiohttp import web
@@ -27,6 +28,9 @@ _PREFLIGHT_AGE_S: Final = 600  # what browsers cap it at anyway (Chromium: 7200,
 
 #: Set by the server on a request that came without our token.
 UNAUTHORIZED: Final = web.RequestKey("UNAUTHORIZED", bool)
+
+#: What stands before the paths that a base URL names, the token itself never shown.
+URL_PREFIX: Final = web.RequestKey("URL_PREFIX", str)
 
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
 _TOKEN_LIST: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z, -]{0,4096}")
@@ -104,13 +108,7 @@ class Guard:
         host = request.headers.get("Host")
         if host is None:  # HTTP/1.0 only; no browser sends that
             return True
-        return host.lower() in self._hosts(_local_port(request))
-
-    def _hosts(self, port: int) -> set[str]:
-        names = LOOPBACK_NAMES.union(name.lower() for name in self.allowed_hosts)
-        complete = {name for name in names if _has_port(name)}
-        bare = names - complete
-        return complete | {f"{name}:{port}" for name in bare} | (bare if port == 80 else set())
+        return host.lower() in _served_hosts(self.allowed_hosts, _local_port(request))
 
     def _is_origin_allowed(self, request: web.BaseRequest) -> bool:
         origins = request.headers.getall("Origin", [])
@@ -131,6 +129,14 @@ def retarget(message: RawRequestMessage, raw_target: str) -> RawRequestMessage:
     path, _, query = raw_target.partition("?")
     url = URL.build(path=path, query_string=query, encoded=True)
     return message._replace(path=raw_target, url=url)
+
+
+@lru_cache(maxsize=16)
+def _served_hosts(allowed: frozenset[str], port: int) -> frozenset[str]:
+    names = LOOPBACK_NAMES.union(name.lower() for name in allowed)
+    bare = {name for name in names if not _has_port(name)}
+    with_our_port = {f"{name}:{port}" for name in bare}
+    return (names if port == 80 else names - bare) | with_our_port
 
 
 def _refused(status: int, code: str, message: str) -> RawAnswer:

@@ -68,6 +68,11 @@ class Intake(web.RequestHandler):
         self.taken_requests = 0
 
     @property
+    def task(self) -> asyncio.Task[None] | None:
+        """What answers this connection's requests, one after another."""
+        return self._task_handler
+
+    @property
     def is_idle(self) -> bool:
         """True while no request is being answered."""
         return self._waiter is not None and not self._waiter.done() and not self._messages

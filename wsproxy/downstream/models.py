@@ -32,7 +32,7 @@ STALE_IF_ERROR_S: Final = 86_400.0
 ERROR_PAUSE_S: Final = 10.0
 FETCH_TIMEOUT_S: Final = 60.0  # of one question to upstream, whoever still waits for it
 MAX_ENTRY_BYTES: Final = 2_097_152
-MAX_ENTRIES: Final = 64  # with the line above: 128 MiB if all were full; real lists have 20 KB
+MAX_ENTRIES: Final = 32  # with the line above: 64 MiB if all were full; real lists have 20 KB
 _NEVER: Final = float("-inf")
 
 #: Requests that name a part, or a condition that only upstream can judge.

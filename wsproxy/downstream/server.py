@@ -14,7 +14,7 @@ from aiohttp.http import RawRequestMessage
 from aiohttp.streams import StreamReader
 
 from wsproxy.downstream.answers import RawAnswer, refusal
-from wsproxy.downstream.guard import UNAUTHORIZED, Guard, retarget
+from wsproxy.downstream.guard import UNAUTHORIZED, URL_PREFIX, Guard, retarget
 from wsproxy.downstream.intake import LINGER_S, Intake
 
 _EXCESS_CONNECTIONS: Final = 64  # told 503; beyond these they are just closed
@@ -82,6 +82,13 @@ class Server(web.Server):
             if isinstance(connection, Intake) and connection.is_idle:
                 connection.force_close()
 
+    async def end(self, patience_s: float) -> None:
+        """Cut every connection, those with a request under way after `patience_s`."""
+        running = [each.task for each in self.connections if isinstance(each, Intake) and each.task]
+        await self.shutdown(max(patience_s, 0.001))  # aiohttp reads 0 as "no limit"
+        if running:
+            await asyncio.wait(running, timeout=LINGER_S)
+
     def report_crash(self, exc: BaseException | None) -> None:
         """Tell of a bug of ours without the texts that exceptions carry."""
         self._report("downstream.crashed", {"error": type(exc).__name__, "where": _where(exc)})
@@ -109,6 +116,7 @@ class Server(web.Server):
             message, payload, protocol, writer, task, self._loop, client_max_size=0
         )
         request[UNAUTHORIZED] = target is None
+        request[URL_PREFIX] = "/t/TOKEN" if self._guard.token is not None else ""
         return request
 
     def _is_last(self, message: RawRequestMessage, protocol: web.RequestHandler) -> bool:
