@@ -123,10 +123,9 @@ def compose(settings: Settings) -> tuple[Daemon, downstream.App]:
         proxy=settings.upstream_proxy,
         max_message_bytes=settings.max_message_bytes,
     )
-    proxy = choose_proxy(upstream.origin, settings.upstream_proxy, os.environ)
     rest = HttpsClient(
         upstream.origin,
-        proxy_url=str(proxy.address) if proxy else None,
+        proxy=choose_proxy(upstream.origin, settings.upstream_proxy, os.environ),
         tls=client_context(settings.upstream_ca_file),
     )
     models = ModelCache(

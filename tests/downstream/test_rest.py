@@ -14,6 +14,7 @@ import trustme
 
 from tests.downstream.downstream_stage import Upstream, saying
 from wsproxy.ports import RestError
+from wsproxy.upstream.proxy import choose_proxy
 from wsproxy.upstream.rest import HttpsClient, end_to_end
 
 
@@ -71,15 +72,17 @@ async def test_a_sound_certificate_is_enough(authority: trustme.CA) -> None:
         assert [chunk async for chunk in response.chunks()] == [b"ok"]
 
 
-async def test_a_proxy_is_asked_for_a_tunnel_to_an_https_origin() -> None:
+async def test_a_proxy_is_asked_for_a_tunnel_and_told_who_asks() -> None:
     refusal = b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n"
     proxy = Upstream(saying(refusal))
-    async with (
-        proxy.serving(),
-        client_of("https://api.example", proxy_url=f"http://127.0.0.1:{proxy.port}") as rest,
-    ):
-        assert await failure_of(rest) == (502, "upstream_unreachable")
-        assert [seen.line for seen in proxy.seen] == [b"CONNECT api.example:443 HTTP/1.1"]
+    async with proxy.serving():
+        asked = choose_proxy(
+            "https://api.example", f"http://me:word@127.0.0.1:{proxy.port}", environment={}
+        )
+        async with client_of("https://api.example", proxy=asked) as rest:
+            assert await failure_of(rest) == (502, "upstream_unreachable")
+    assert [seen.line for seen in proxy.seen] == [b"CONNECT api.example:443 HTTP/1.1"]
+    assert proxy.seen[0].values(b"proxy-authorization") == [b"Basic bWU6d29yZA=="]
 
 
 async def test_a_silent_handshake_ends_at_the_connect_timeout() -> None:

@@ -91,7 +91,7 @@ class Server(web.Server):
 
     def report_crash(self, exc: BaseException | None) -> None:
         """Tell of a bug of ours without the texts that exceptions carry."""
-        self._report("downstream.crashed", {"error": type(exc).__name__, "where": _where(exc)})
+        self._report("downstream.crashed", {"error": type(exc).__name__, "at": _where(exc)})
 
     async def _judged(self, request: web.BaseRequest) -> web.StreamResponse:
         if isinstance(request.protocol, Intake) and request.protocol.is_excess:

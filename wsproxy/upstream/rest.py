@@ -15,13 +15,14 @@ import re
 import ssl
 from collections.abc import AsyncIterator, Iterable
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
 from multidict import CIMultiDict
 from yarl import URL
 
 from wsproxy.ports import Headers, RestError
+from wsproxy.upstream.proxy import Proxy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -101,8 +102,8 @@ class HttpAnswer:
 class HttpsClient:
     """Sends requests to one upstream origin (`ports.Rest`).
 
-    `origin` is scheme, host and port, e.g. `https://api.openai.com`. `proxy_url` is an HTTP proxy
-    that the caller has resolved. Times are seconds; `idle_timeout_s` bounds the silence before
+    `origin` is scheme, host and port, e.g. `https://api.openai.com`. `proxy` is the HTTP
+    proxy on the way, if any. Times are seconds; `idle_timeout_s` bounds the silence before
     and within an answer (None: no bound).
     """
 
@@ -110,14 +111,14 @@ class HttpsClient:
         self,
         origin: str,
         *,
-        proxy_url: str | None = None,
+        proxy: Proxy | None = None,
         tls: ssl.SSLContext | None = None,
         connect_timeout_s: float = CONNECT_TIMEOUT_S,
         idle_timeout_s: float | None = IDLE_TIMEOUT_S,
         max_connections: int = MAX_CONNECTIONS,
     ) -> None:
         self._origin = URL(origin).origin()
-        self._proxy = URL(proxy_url) if proxy_url else None
+        self._proxy = proxy
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 limit=max_connections, ssl=tls if tls is not None else True
@@ -177,7 +178,7 @@ class HttpsClient:
                 headers=_as_multidict(fields),
                 data=body,
                 allow_redirects=False,
-                proxy=self._proxy,
+                **_through(self._proxy),
             )
         if not _is_clean(response):
             response.close()
@@ -195,6 +196,15 @@ class HttpsClient:
             path=raw_target,
             encoded=True,
         )
+
+
+def _through(proxy: Proxy | None) -> dict[str, Any]:
+    """aiohttp's way of asking an HTTP proxy; its credentials never stand in a URL."""
+    if proxy is None:
+        return {}
+    scheme = "https" if proxy.address.is_tls else "http"
+    given = [("Proxy-Authorization", proxy.authorization.decode())] if proxy.authorization else []
+    return {"proxy": URL(f"{scheme}://{proxy.address}"), "proxy_headers": CIMultiDict(given)}
 
 
 class _EarlyBytes:
