@@ -1,4 +1,5 @@
-"""What every test runs under: a log that raises where a line would lose a field."""
+"""What every test runs under: a log that raises where a line would lose a field, and a state
+folder of its own."""
 
 from __future__ import annotations
 
@@ -24,6 +25,14 @@ class Nowhere(io.StringIO):
 @pytest.fixture(scope="session", autouse=True)
 def _strict_log() -> None:
     logs.configure("debug", "json", stream=Nowhere(), is_strict=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_state_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Daemons of tests, processes of their own too, leave the user's traces alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
 
 
 @pytest.fixture

@@ -5,15 +5,24 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-import signal
-import sys
+import socket
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from typing import Any, Final
 from urllib.parse import urlsplit
 
-from wsproxy.config import Loaded, Settings, SettingsError, read_token, split_address
+import msgspec
+
+from wsproxy.config import (
+    Settings,
+    read_token,
+    split_address,
+    trace_folder,
+)
+from wsproxy.core.accounts import Tracer
 from wsproxy.core.commands import Note
 from wsproxy.core.conversation.fields import FieldReader
 from wsproxy.core.conversation.history import History
@@ -21,17 +30,25 @@ from wsproxy.core.conversation.identity import HeaderClasses, Identities, Patter
 from wsproxy.core.multiplex.beliefs import Chains
 from wsproxy.core.multiplex.connection import ConnectionLimits, Lanes
 from wsproxy.core.multiplex.pool import PoolLimits
+from wsproxy.core.multiplex.readers import ReaderLimits
+from wsproxy.core.multiplex.relay import TurnLimits
+from wsproxy.core.multiplex.snapshot import snapshot
 from wsproxy.core.multiplexer import Multiplexer, Options
 from wsproxy.downstream import app as downstream
 from wsproxy.downstream.coding import BodyLimits
 from wsproxy.downstream.guard import Guard
-from wsproxy.downstream.listening import Address, ListenError
-from wsproxy.downstream.models import ModelCache
+from wsproxy.downstream.listening import Address
+from wsproxy.downstream.models import ModelCache, ModelCounters
 from wsproxy.downstream.ops import Ops
 from wsproxy.downstream.server import ConnectionLimits as DownstreamLimits
 from wsproxy.downstream.turns import Turns
 from wsproxy.driver import Driver, DriverOptions
-from wsproxy.logs import configure, get_logger
+from wsproxy.logs import get_logger
+from wsproxy.metrics.exposed import Numbers
+from wsproxy.metrics.report import ModelAnswers, Remembered, Report, Saved
+from wsproxy.metrics.tally import Tally
+from wsproxy.trace.folder import Limits
+from wsproxy.trace.recorder import Recorder
 from wsproxy.upstream.dialer import Dialer
 from wsproxy.upstream.proxy import choose_proxy
 from wsproxy.upstream.rest import HttpsClient
@@ -39,10 +56,12 @@ from wsproxy.upstream.tls import client_context
 
 #: The one upstream whose habits are known (contract §3); all others are asked.
 KNOWN_HOST: Final = "api.openai.com"
-#: How often a draining daemon looks whether its turns have ended.
-_DRAIN_LOOK_S: Final = 0.05
-#: Turns were cut (contract §9).
-EXIT_CUT: Final = 75
+#: Where the kernel tells no dead path (behind a proxy it sees only the way there), silence does.
+DEAD_AFTER_SILENCE_S: Final = 60.0
+#: How long those who were cut may take to read what they were told.
+LAST_WORDS_S: Final = 1.0
+#: The core's own deadline lies behind ours, which counts what is cut.
+_CORE_DEADLINE_LAG_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +90,22 @@ class Upstream:
 class Daemon:
     """One running proxy. Build it with `running` or `serve`."""
 
-    def __init__(self, settings: Settings, rest: HttpsClient, driver: Driver) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        rest: HttpsClient,
+        driver: Driver,
+        tally: Tally,
+        recorder: Recorder | None = None,
+    ) -> None:
         self.settings = settings
         self.driver = driver
         self.rest = rest
+        self.recorder = recorder
         self.front: downstream.Front | None = None
         self.is_draining = False
+        self.tally = tally
+        self._started_at = time.monotonic()
 
     @property
     def base_url(self) -> str:
@@ -85,43 +114,83 @@ class Daemon:
         base = Upstream.of(self.settings.upstream).base
         return f"http://{self.front.addresses[0]}{base}"
 
+    @property
+    def accepted_count(self) -> int:
+        """Connections that agents have opened so far."""
+        return self.front.accepted_count if self.front is not None else 0
+
+    def report(self, core: Multiplexer, models: ModelCounters) -> Report:
+        """What `/_wsproxy/pools` and `/_wsproxy/metrics` show of this moment."""
+        now = asyncio.get_running_loop().time()
+        return Report(
+            version=version("wsproxy"),
+            pid=os.getpid(),
+            up_s=round(time.monotonic() - self._started_at, 3),
+            upstream=self.settings.upstream,
+            addresses=[str(one) for one in self.front.addresses] if self.front else [],
+            is_draining=self.is_draining,
+            downstream_connections=self.front.connection_count if self.front else 0,
+            downstream_accepted=self.accepted_count,
+            pool=snapshot(core.pool.connections, core.turns.values(), core.beliefs, now),
+            models=ModelAnswers(**asdict(models)),
+            history=Remembered(len(core.history), core.history.size_bytes),
+            saved=Saved(**asdict(self.tally)),
+            trace_dropped=self.recorder.journal.dropped if self.recorder is not None else 0,
+        )
+
     async def drain(self, timeout_s: float) -> int:
-        """Finish what can finish; how many turns had to be cut."""
+        """Finish what can finish; how many answers had to be cut.
+
+        An answer is finished when its last byte has left and its connection is gone, whichever
+        way it came: a turn, one that went over HTTPS, or a request passed through.
+        """
         assert self.front is not None
         self.is_draining = True
+        self.driver.drain(timeout_s + _CORE_DEADLINE_LAG_S)
         self.front.stop_listening()
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout_s
-        while self.driver.running_count and loop.time() < deadline:
-            await asyncio.sleep(_DRAIN_LOOK_S)
-        cut = self.driver.running_count
+        if await self._has_emptied(timeout_s):
+            return 0
+        cut = self.front.connection_count
         self.driver.drain(0.0)
+        await self._has_emptied(LAST_WORDS_S)
         return cut
 
+    async def _has_emptied(self, timeout_s: float) -> bool:
+        assert self.front is not None
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self.front.emptied()
+                return True
+        return False
+
     async def close(self) -> None:
-        """Close every socket."""
+        """Close every socket, and see that the journal is on the disk."""
         self.driver.close()
         if self.front is not None:
             await self.front.close(patience_s=1.0)
         await self.rest.close()
+        if self.recorder is not None:
+            await self.recorder.close()
 
 
 def compose(settings: Settings) -> tuple[Daemon, downstream.App]:
     """Wire everything together; nothing is opened yet. Needs a running event loop."""
     upstream = Upstream.of(settings.upstream)
     identities = Identities(header_classes(settings), secrets.token_bytes(32))
-    history = History(
-        max_conversations=settings.history_conversations,
-        max_bytes=settings.history_bytes,
-        max_age_s=settings.history_age_s,
-        continues_without_reasoning=settings.omitted_reasoning == "continue",
-    )
+    remembered: dict[str, Any] = {
+        "max_conversations": settings.history_conversations,
+        "max_bytes": settings.history_bytes,
+        "max_age_s": settings.history_age_s,
+        "continues_without_reasoning": settings.omitted_reasoning == "continue",
+    }
+    history = History(**remembered)
     dialer = Dialer(
         dial_timeout_s=settings.dial_timeout_s,
         is_deflate_offered=settings.compression == "deflate",
         ca_file=settings.upstream_ca_file,
         proxy=settings.upstream_proxy,
         max_message_bytes=settings.max_message_bytes,
+        user_timeout_s=settings.tcp_user_timeout_s,
     )
     rest = HttpsClient(
         upstream.origin,
@@ -135,6 +204,12 @@ def compose(settings: Settings) -> tuple[Daemon, downstream.App]:
         max_entry_bytes=settings.models_max_bytes,
     )
     multiplexer = Multiplexer(core_options(settings, upstream), history)
+    tally = Tally()
+    numbers = Numbers(lambda: daemon.report(multiplexer, models.counters))
+    tracers: list[Tracer] = [tally, numbers.turns]
+    recorder = recorder_of(settings) if settings.trace == "on" else None
+    if recorder is not None:
+        tracers.append(recorder)
     driver = Driver(
         driver_options(settings, upstream),
         multiplexer,
@@ -143,17 +218,35 @@ def compose(settings: Settings) -> tuple[Daemon, downstream.App]:
         dialer,
         _log_note,
         models.invalidate,
+        tracers=tracers,
+        doors=recorder.doors(multiplexer, remembered) if recorder is not None else None,
     )
-    daemon = Daemon(settings, rest, driver)
+    daemon = Daemon(settings, rest, driver, tally, recorder)
     turns = Turns(driver, rest, BodyLimits(max_bytes=settings.max_body_bytes))
     app = downstream.App(
         base=upstream.base,
         turn=turns.handle,
         rest=rest,
         models=models,
-        ops=Ops(is_ready=lambda: not daemon.is_draining),
+        ops=Ops(
+            is_ready=lambda: not daemon.is_draining,
+            pools=lambda: msgspec.to_builtins(daemon.report(multiplexer, models.counters)),
+            metrics=numbers.text,
+        ),
     )
     return daemon, app
+
+
+def recorder_of(settings: Settings) -> Recorder:
+    """What `wsproxy trace` reads; a disk that refuses is told once and stops no turn."""
+    folder = trace_folder(settings)
+    return Recorder(
+        folder,
+        lambda event, fields: get_logger().warning(event, path=str(folder), **fields),
+        upstream=settings.upstream,
+        has_bodies=settings.trace_bodies,
+        limits=Limits(min_free_bytes=settings.trace_min_free_bytes),
+    )
 
 
 def header_classes(settings: Settings) -> HeaderClasses:
@@ -190,6 +283,7 @@ def core_options(settings: Settings, upstream: Upstream) -> Options:
             max_warm_idle=settings.max_warm_idle_connections,
             key_idle_s=settings.key_idle_s,
         ),
+        turn=TurnLimits(max_events=settings.max_turn_events, max_bytes=settings.max_turn_bytes),
         max_turns=settings.max_turns,
         max_frame_bytes=settings.max_frame_bytes,
         queue_wait_s=settings.queue_wait_s,
@@ -198,9 +292,18 @@ def core_options(settings: Settings, upstream: Upstream) -> Options:
         probe_wait_s=settings.probe_wait_s,
         first_event_timeout_s=settings.first_event_timeout_s,
         event_idle_timeout_s=settings.event_idle_timeout_s,
+        ping_busy_s=settings.ping_busy_s,
+        ping_idle_s=settings.ping_idle_s,
+        dead_after_silence_s=0.0 if tells_dead_paths(settings, upstream) else DEAD_AFTER_SILENCE_S,
         no_websocket_key_s=settings.no_websocket_key_s,
         no_websocket_url_s=settings.no_websocket_url_s,
     )
+
+
+def tells_dead_paths(settings: Settings, upstream: Upstream) -> bool:
+    """Whether the kernel sees a dead path to upstream by itself (faults.md §7)."""
+    proxy = choose_proxy(upstream.origin, settings.upstream_proxy, os.environ)
+    return proxy is None and hasattr(socket, "TCP_USER_TIMEOUT")
 
 
 def driver_options(settings: Settings, upstream: Upstream) -> DriverOptions:
@@ -214,6 +317,11 @@ def driver_options(settings: Settings, upstream: Upstream) -> DriverOptions:
         age_jitter_s=settings.connection_age_jitter_s,
         response_headers=settings.response_headers,
         forbids_ambiguous_retry=settings.ambiguous_retry == "forbid",
+        readers=ReaderLimits(
+            per_turn_bytes=settings.relay_buffer_bytes,
+            stall_s=settings.relay_stall_s,
+            total_bytes=settings.relay_buffers_total_bytes,
+        ),
     )
 
 
@@ -222,23 +330,21 @@ async def running(settings: Settings) -> AsyncIterator[Daemon]:
     """A daemon inside this event loop, closed at the end (demo, tests). Raises `ListenError`."""
     daemon, app = compose(settings)
     try:
-        await _open(daemon, app)
+        await open_daemon(daemon, app)
         yield daemon
     finally:
         await daemon.close()
 
 
-async def _open(daemon: Daemon, app: downstream.App) -> None:
+async def open_daemon(daemon: Daemon, app: downstream.App) -> None:
+    """Open the ports. Raises `ListenError`."""
     settings = daemon.settings
-    token = read_token(settings.token_file).reveal() if settings.token_file else None
+    if daemon.recorder is not None:
+        daemon.recorder.start()
     daemon.front = await downstream.start(
         app,
         listen=addresses(settings),
-        guard=Guard(
-            allowed_hosts=frozenset(settings.allowed_hosts),
-            allowed_origins=frozenset(settings.allowed_origins),
-            token=token,
-        ),
+        guard=guard_of(settings),
         limits=DownstreamLimits(
             max_connections=settings.max_downstream_connections,
             head_timeout_s=settings.head_timeout_s,
@@ -249,24 +355,23 @@ async def _open(daemon: Daemon, app: downstream.App) -> None:
     )
 
 
+def guard_of(settings: Settings) -> Guard:
+    """Who may come in. Raises `SettingsError` where the token cannot be read."""
+    token = read_token(settings.token_file).reveal() if settings.token_file else None
+    return Guard(
+        allowed_hosts=frozenset(settings.allowed_hosts),
+        allowed_origins=frozenset(settings.allowed_origins),
+        token=token,
+    )
+
+
 def addresses(settings: Settings) -> list[Address]:
     """Where to listen; only the default's second address, IPv6, may be missing."""
     pairs = [split_address(text) for text in settings.listen]
     return [Address(host, port, is_optional=host == "::1") for host, port in pairs]
 
 
-# ── The process ──────────────────────────────────────────────────────────────────────────────
-
-
-def serve(loaded: Loaded) -> int:
-    """Run until SIGTERM or SIGINT; the exit code. Raises `SettingsError`, `ListenError`."""
-    settings = loaded.settings
-    configure(settings.log_level, settings.log_format)
-    with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        try:
-            return runner.run(_serve(settings))
-        except ListenError as error:
-            raise SettingsError(str(error)) from None
+# ── Around it ────────────────────────────────────────────────────────────────────────────────
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -276,43 +381,6 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
         return uvloop.new_event_loop
     return None
-
-
-async def _serve(settings: Settings) -> int:
-    log = get_logger()
-    daemon, app = compose(settings)
-    stop: asyncio.Queue[int] = asyncio.Queue()
-    loop = asyncio.get_running_loop()
-    for caught in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(caught, stop.put_nowait, int(caught))
-    try:
-        await _open(daemon, app)
-        log.info("daemon.ready", base_url=daemon.base_url, upstream=settings.upstream)
-        print(f"wsproxy: ready; base URL {daemon.base_url}", flush=True)
-        number = await stop.get()
-        log.info("daemon.draining", signal=signal.Signals(number).name)
-        cut = await _drain(daemon, stop, _patience_s(settings, number))
-        log.info("daemon.stopped", count=cut)
-        return EXIT_CUT if cut else 0
-    finally:
-        await daemon.close()
-
-
-def _patience_s(settings: Settings, number: int) -> float:
-    is_ctrl_c = number == signal.SIGINT and sys.stdin is not None and sys.stdin.isatty()
-    return settings.drain_timeout_tty_s if is_ctrl_c else settings.drain_timeout_s
-
-
-async def _drain(daemon: Daemon, stop: asyncio.Queue[int], timeout_s: float) -> int:
-    """Drain; a second signal means now."""
-    draining = asyncio.ensure_future(daemon.drain(timeout_s))
-    again = asyncio.ensure_future(stop.get())
-    await asyncio.wait({draining, again}, return_when=asyncio.FIRST_COMPLETED)
-    again.cancel()
-    if draining.done():
-        return draining.result()
-    draining.cancel()
-    return await daemon.drain(0.0)
 
 
 def _log_note(note: Note) -> None:

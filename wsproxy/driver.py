@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import random
 import re
-import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -18,8 +17,16 @@ from typing import Final, assert_never
 import msgspec
 from lru import LRU
 
+from wsproxy.backlog import Backlog
+from wsproxy.core.accounts import Accounts, Doors, Tracer, TurnAccount
 from wsproxy.core.api.announced import is_announced
-from wsproxy.core.api.errors import flat_error, flat_event, has_lost_parent, own_error, upstream_error
+from wsproxy.core.api.errors import (
+    flat_error,
+    flat_event,
+    has_lost_parent,
+    own_error,
+    upstream_error,
+)
 from wsproxy.core.api.events import (
     EventError,
     Kind,
@@ -59,6 +66,7 @@ from wsproxy.core.events import (
     DrainBegun,
     Event,
     FrameSent,
+    LoadChanged,
     PongReceived,
     ProbeAnswered,
     Slept,
@@ -66,20 +74,31 @@ from wsproxy.core.events import (
     TurnArrived,
 )
 from wsproxy.core.ids import ConnectionId, PoolKey, TurnId
+from wsproxy.core.multiplex.readers import ReaderLimits
 from wsproxy.core.multiplex.recovery import Fault
 from wsproxy.core.multiplex.relay import Relay, Stream
 from wsproxy.core.multiplexer import Multiplexer
 from wsproxy.core.wire.websocket import Message, Pong
 from wsproxy.ports import Dialer, Headers, Link, Sink, Target
+from wsproxy.pulse import Pulse
 
 #: Pool keys whose upgrade headers and model are remembered (LRU), as many as the core's beliefs.
 REMEMBERED_KEYS: Final = 1024
 #: Wall clock minus monotonic clock moving by more says that the machine slept (faults.md F45).
 SLEEP_JUMP_S: Final = 5.0
 
+#: `POST /v1/responses HTTP/1.1` and the empty line; `: ` and the line end of each field.
+_REQUEST_LINE_BYTES: Final = 32
+_FIELD_BYTES: Final = 4
+
+_DICE: Final = random.SystemRandom()
 _CONTROL: Final = re.compile(rb"[\x00-\x1f\x7f]")
 _JSON: Final = (b"Content-Type", b"application/json")
 _SSE: Final = (b"Content-Type", b"text/event-stream; charset=utf-8")
+
+
+def _clock_gap() -> float:
+    return time.time() - time.monotonic()
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +109,22 @@ class Inbound:
     query: str
     body: bytes
 
+    @property
+    def http_bytes(self) -> int:
+        """What the client sent, a coding of the body not counted: request line, head and body."""
+        fields = sum(len(name) + len(value) + _FIELD_BYTES for name, value in self.headers)
+        return _REQUEST_LINE_BYTES + len(self.query) + fields + len(self.body)
+
 
 @dataclass(frozen=True, slots=True)
 class OverHttps:
-    """The turn is to be sent over HTTPS, verbatim; `headers` go beside upstream's own."""
+    """The turn is to be sent over HTTPS, verbatim; `headers` go beside upstream's own.
+
+    Whoever sends it tells `Driver.ended_over_https` when its answer has ended.
+    """
 
     headers: Headers
+    account: TurnAccount
 
 
 @dataclass(slots=True, eq=False)
@@ -106,6 +135,7 @@ class _Running:
     request: Request
     sink: Sink
     outcome: asyncio.Future[OverHttps | None]
+    account: TurnAccount
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     stream: Stream | None = None
     route: Route = Route.NONE
@@ -124,6 +154,7 @@ class DriverOptions:
     age_jitter_s: float = 300.0
     response_headers: Sequence[str] = ()
     forbids_ambiguous_retry: bool = False
+    readers: ReaderLimits = field(default_factory=ReaderLimits)
 
 
 class Driver:
@@ -138,7 +169,13 @@ class Driver:
         dialer: Dialer,
         note: Callable[[Note], None] = lambda _note: None,
         models_etag_seen: Callable[[PoolKey, bytes], None] = lambda _key, _etag: None,
+        *,
+        tracers: Sequence[Tracer] = (),
+        doors: Doors | None = None,
+        dice: random.Random = _DICE,
+        clock_gap: Callable[[], float] = _clock_gap,
     ) -> None:
+        """`dice` and `clock_gap` (wall clock minus monotonic, s) can be told for a simulation."""
         self._options = options
         self._core = multiplexer
         self._identities = identities
@@ -146,16 +183,23 @@ class Driver:
         self._dialer = dialer
         self._note = note
         self._models_etag_seen = models_etag_seen
+        self._accounts = Accounts(multiplexer.turns, tracers)
+        self._doors = doors
         self._running: dict[TurnId, _Running] = {}
         self._links: dict[ConnectionId, Link] = {}
-        self._tickets: dict[int, TurnId] = {}
+        self._tickets: dict[ConnectionId, dict[int, Stream]] = {}  # of frames not wholly left
         self._ticket = 0
         self._probes: set[ConnectionId] = set()
         self._announced: dict[ConnectionId, list[tuple[bytes, bytes]]] = {}
         self._targets: LRU[PoolKey, Target] = LRU(REMEMBERED_KEYS)
         self._models: LRU[PoolKey, bytes] = LRU(REMEMBERED_KEYS)
         self._timer: asyncio.TimerHandle | None = None
-        self._clock_gap = time.time() - time.monotonic()
+        self._timer_at = 0.0
+        self._backlog = Backlog(options.readers, self._cut_reader)
+        self._pulse = Pulse(lambda is_late: self._handle(LoadChanged(is_late)))
+        self._dice = dice
+        self._read_clock_gap = clock_gap
+        self._clock_gap = clock_gap()
 
     # ── Downstream's door ────────────────────────────────────────────────────────────────────
 
@@ -164,22 +208,42 @@ class Driver:
 
         Cancelled when the client leaves.
         """
-        id_ = _new_id()
+        id_ = _new_id(self._dice)
+        account = TurnAccount(id_, self._now(), inbound.http_bytes, inbound.headers)
         try:
             event, request = self._read(id_, inbound)
         except UnfitError as error:
-            return OverHttps(_told(id_, Route.HTTP, Why(error.reason)))
+            account.over_https(Why(error.reason))
+            return OverHttps(_told(id_, Route.HTTP, account.why), account)
         self._look_for_sleep()
-        running = _Running(id_, request, sink, asyncio.get_running_loop().create_future())
+        running = _Running(
+            id_, request, sink, asyncio.get_running_loop().create_future(), account
+        )
+        account.asked(event, request)
+        self._accounts.begin(account)
         self._running[id_] = running
+        self._pulse.start()
+        over_https: OverHttps | None = None
         try:
             self._handle(event)
-            return await running.outcome
+            over_https = await running.outcome
+            return over_https
         except asyncio.CancelledError:
             self._handle(ClientLeft(id_))
             raise
         finally:
             del self._running[id_]
+            self._accounts.leave(id_)
+            if not self._running:
+                self._pulse.stop()
+            if over_https is None:
+                self._accounts.end(account, self._now())
+
+    def ended_over_https(self, turn: OverHttps, status: int | None) -> None:
+        """The answer that came over HTTPS has ended; None: there was none, or it was cut."""
+        outcome = "broken" if status is None else "completed" if status < 400 else "error"
+        turn.account.ended(outcome, status)
+        self._accounts.end(turn.account, self._now())
 
     def _read(self, id_: TurnId, inbound: Inbound) -> tuple[TurnArrived, Request]:
         """Take the request apart. Raises `UnfitError` if it is not for the WebSocket."""
@@ -219,9 +283,9 @@ class Driver:
         return event, request
 
     def _look_for_sleep(self) -> None:
-        gap = time.time() - time.monotonic()
+        gap = self._read_clock_gap()
         if gap - self._clock_gap > SLEEP_JUMP_S:
-            self._handle(Slept())
+            self._handle(Slept(gap - self._clock_gap))
         self._clock_gap = gap
 
     # ── Upstream's door (ports.LinkEvents) ───────────────────────────────────────────────────
@@ -235,7 +299,9 @@ class Driver:
             if is_announced(name.decode("latin-1"), allowed) and not _CONTROL.search(value)
         ]
         self._look_for_etag(connection, self._announced[connection])
-        jitter_s = random.uniform(0, self._options.age_jitter_s)
+        if is_compressed:
+            self._accounts.compressed(connection)
+        jitter_s = self._dice.uniform(0, self._options.age_jitter_s)
         self._handle(ConnectionOpened(connection, jitter_s))
 
     def link_refused(
@@ -248,27 +314,34 @@ class Driver:
         detail: str,
     ) -> None:
         """See `ports.LinkEvents`."""
-        self._links.pop(connection, None)
-        self._handle(DialFailed(connection, fault, status, _retry_after_s(headers), detail))
+        if self._forget_link(connection) is None:
+            return
+        retry_after_s, jitter = _retry_after_s(headers), self._dice.random()
+        self._handle(DialFailed(connection, fault, status, retry_after_s, detail, jitter))
 
     def link_sent(self, connection: ConnectionId, ticket: int) -> None:
         """See `ports.LinkEvents`."""
-        turn = self._tickets.pop(ticket, None)
-        if turn is not None:
-            self._handle(FrameSent(turn, connection))
+        stream = self._tickets.get(connection, {}).pop(ticket, None)
+        if stream is not None:
+            stream.is_sent = True
+            self._handle(FrameSent(stream.turn, connection))
 
     def link_lost(
         self, connection: ConnectionId, fault: Fault, detail: str, unsent: Sequence[int]
     ) -> None:
         """See `ports.LinkEvents`."""
-        self._forget_link(connection)
-        turns = [self._tickets.pop(ticket) for ticket in unsent if ticket in self._tickets]
-        self._handle(ConnectionLost(connection, fault, detail, turns))
+        tickets = self._tickets.get(connection, {})
+        if self._forget_link(connection) is None:
+            return  # it was given up before
+        turns = [tickets[ticket].turn for ticket in unsent if ticket in tickets]
+        self._handle(ConnectionLost(connection, fault, detail, turns, self._dice.random()))
 
     def link_received(self, connection: ConnectionId, messages: Sequence[Message]) -> None:
         """See `ports.LinkEvents`. The hot path: the core is asked only for what matters."""
         now = self._now()
         self._core.heard(connection, now)
+        if self._doors is not None:
+            self._doors.heard(connection, now)
         relay = self._core.relays.get(connection)
         for message in messages:
             if relay is None:
@@ -280,9 +353,11 @@ class Driver:
                 self._probe_answered(connection, message)
             else:
                 significant = relay.receive(message, now)
+                if significant is None:
+                    continue
                 if isinstance(significant, Received):
                     self._announce(relay, significant)
-                elif significant is not None:
+                else:
                     self._handle(significant)
             relay = self._core.relays.get(connection)
         if relay is not None and relay.dirty:
@@ -292,6 +367,13 @@ class Driver:
         running = self._running.get(stream.turn)
         if running is not None and running.stream is stream:
             running.sink.write(data)
+            self._backlog.wrote(running.id, running.sink, len(data))
+
+    def _cut_reader(self, turn: TurnId, sink: Sink, fault: Fault) -> None:
+        """The client takes too little of its answer; also one whose turn has ended since."""
+        self._note(Note("client.cut", turn, fault=fault.value, detail=fault.what))
+        self._handle(ClientLeft(turn, fault))
+        sink.drop()
 
     def _look_for_etag(self, connection: ConnectionId, headers: Headers) -> None:
         key = self._core.key_of(connection)
@@ -339,9 +421,11 @@ class Driver:
         """Close every connection (1001) and stop the timer."""
         if self._timer is not None:
             self._timer.cancel()
-        for link in list(self._links.values()):
-            link.close(1001)
-        self._links.clear()
+        self._backlog.close()
+        self._pulse.stop()
+        for connection in list(self._links):
+            if (link := self._forget_link(connection)) is not None:
+                link.close(1001)
 
     # ── Performing ───────────────────────────────────────────────────────────────────────────
 
@@ -349,18 +433,24 @@ class Driver:
         return asyncio.get_running_loop().time()
 
     def _handle(self, event: Event) -> None:
-        for command in self._core.handle(event, self._now()):
+        now = self._now()
+        commands = self._core.handle(event, now)
+        self._accounts.handled(event, commands, self._now())
+        if self._doors is not None:
+            self._doors.handled(event, now, commands)
+        for command in commands:
             self._perform(command)
         self._set_timer()
 
     def _set_timer(self) -> None:
         at = self._core.next_alarm()
         if self._timer is not None:
-            if at is not None and self._timer.when() <= at and not self._timer.cancelled():
+            if at is not None and self._timer_at <= at and not self._timer.cancelled():
                 return
             self._timer.cancel()
         loop = asyncio.get_running_loop()
         self._timer = None if at is None else loop.call_at(at, self._tick)
+        self._timer_at = at or 0.0  # uvloop's handle of a time that has passed cannot tell it
 
     def _tick(self) -> None:
         self._timer = None
@@ -377,8 +467,8 @@ class Driver:
             case RelayError():
                 self._relay_error(command)
             case SendOverHttps(turn, why):
-                told = _told(turn, Route.HTTP, why)
-                self._end(self._running[turn], OverHttps(told))
+                running = self._running[turn]
+                self._end(running, OverHttps(_told(turn, Route.HTTP, why), running.account))
             case RefuseTurn():
                 self._refuse(command)
             case BreakTurn():
@@ -394,7 +484,8 @@ class Driver:
             case SendChainProbe():
                 self._send_chain_probe(command)
             case SendPing(connection):
-                self._links[connection].ping(b"")
+                if (link := self._links.get(connection)) is not None:
+                    link.ping(b"")
             case Note():
                 self._note(command)
             case _:
@@ -403,6 +494,7 @@ class Driver:
     def _forget_link(self, connection: ConnectionId) -> Link | None:
         self._announced.pop(connection, None)
         self._probes.discard(connection)
+        self._tickets.pop(connection, None)
         return self._links.pop(connection, None)
 
     def _send_turn(self, command: SendTurn) -> None:
@@ -415,8 +507,10 @@ class Driver:
             parent=command.parent,
             delta_from=command.delta_from,
         )
+        self._accounts.framed(command.turn, len(payload), self._now())
         self._ticket += 1
-        self._tickets[self._ticket] = command.turn
+        self._tickets.setdefault(command.connection, {})[self._ticket] = command.stream
+        command.stream.is_sent = False
         self._links[command.connection].send(payload, self._ticket)
 
     def _send_chain_probe(self, command: SendChainProbe) -> None:
@@ -426,7 +520,7 @@ class Driver:
             "type": "response.create",
             "model": msgspec.Raw(self._models.get(command.key, b'""')),
             "input": [{"type": "message", "role": "user", "content": "."}],
-            "previous_response_id": "resp_" + secrets.token_hex(24),
+            "previous_response_id": "resp_" + self._dice.randbytes(24).hex(),
             "store": False,
             "generate": False,
         }
@@ -435,13 +529,16 @@ class Driver:
     def _answer(self, running: _Running) -> None:
         assert running.stream is not None
         running.sink.start(200, [_SSE, *self._told(running)])
-        running.sink.write(running.stream.take_pending())
+        first = running.stream.take_pending()
+        running.sink.write(first)
+        self._backlog.wrote(running.id, running.sink, len(first))
 
     def _finish(self, running: _Running, received: Received) -> None:
         stream = running.stream
         assert stream is not None
         if stream.is_streaming:
-            running.sink.write(stream.take_pending())
+            body = stream.take_pending()
+            running.sink.write(body)
             running.sink.finish()
         else:
             try:
@@ -451,6 +548,7 @@ class Driver:
                 running.sink.respond(502, [_JSON, *self._told(running)], body)
             else:
                 running.sink.respond(200, [_JSON, *self._told(running)], body)
+        self._backlog.wrote(running.id, running.sink, len(body))
         self._end(running)
 
     def _relay_error(self, command: RelayError) -> None:
@@ -459,7 +557,9 @@ class Driver:
             self._say_last(running, flat_event(error, self._next_number(running)))
             running.sink.finish()
         else:
-            headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in error.headers]
+            headers = [
+                (name.encode("latin-1"), value.encode("latin-1")) for name, value in error.headers
+            ]
             fields = [_JSON, *headers, *self._told(running)]
             running.sink.respond(error.status, fields, error.body)
         self._end(running)
@@ -509,11 +609,11 @@ class Driver:
 
 def told_of_refusal(code: str) -> Headers:
     """The headers of an answer to a turn that was refused before the core heard of it."""
-    return _told(_new_id(), Route.NONE, Why(code))
+    return _told(_new_id(_DICE), Route.NONE, Why(code))
 
 
-def _new_id() -> TurnId:
-    return TurnId("t" + secrets.token_hex(6))
+def _new_id(dice: random.Random) -> TurnId:
+    return TurnId("t" + dice.randbytes(6).hex())
 
 
 def _check_headers(headers: Headers) -> None:

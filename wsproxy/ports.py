@@ -40,6 +40,9 @@ class Sink(Protocol):
     def abort(self) -> None:
         """Cut the TCP connection without the last chunk, after what was written has left."""
 
+    def drop(self) -> None:
+        """Cut the TCP connection at once; what the client has not taken is lost."""
+
     def buffered_bytes(self) -> int:
         """Bytes that the client has not taken yet."""
 

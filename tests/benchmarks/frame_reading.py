@@ -1,9 +1,9 @@
 """What reading one upstream message costs: our reader in front of wsproto, and wsproto alone.
 
-    PYTHONPATH=. python tests/benchmarks/frame_reading.py
+    python -m tests.benchmarks.frame_reading
 
 Prints a table in µs per message, the best of several interleaved rounds, for reads that bring 1,
-4 and 16 messages; then what sending costs: the mask, and deflate.
+4 and 16 messages; then what sending costs, and what speaks for this mask and this deflate level.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from wsproto.events import TextMessage
 from wsproto.extensions import PerMessageDeflate
 
 from wsproxy.core.wire.deflate import DeflateParameters
+from wsproxy.core.wire.frames import mask
 from wsproxy.core.wire.websocket import WebSocket
 
 ROUNDS = 7
@@ -109,6 +110,43 @@ def main() -> None:
     print("\nms to send one message   plain   deflated   deflated again")
     for size in (20_000, 128 * 1024, 1_000_000):
         compare_sending(prose(size))
+    print("\nms to mask             translate   big integer")
+    for size in (2_000, 40_000, 1_000_000):
+        compare_masks(prose(size))
+    print("\nµs to deflate 20 KB      first            again")
+    for level in (1, 3, 6):
+        compare_level(level, prose(20_000))
+
+
+def compare_masks(payload: bytes) -> None:
+    """One line: the mask as it is, and the XOR of two large integers."""
+    seconds = best(partial(mask, payload, KEY), partial(mask_by_integer, payload))
+    print(f"{len(payload):9,} bytes       {1e3 * seconds[0]:7.3f}   {1e3 * seconds[1]:7.3f}")
+
+
+def mask_by_integer(payload: bytes) -> bytes:
+    """The rejected way."""
+    key = (KEY * (len(payload) // 4 + 1))[: len(payload)]
+    masked = int.from_bytes(payload, "little") ^ int.from_bytes(key, "little")
+    return masked.to_bytes(len(payload), "little")
+
+
+def compare_level(level: int, payload: bytes) -> None:
+    """One line: a first and a repeated message at this level."""
+    firsts: list[float] = []
+    agains: list[float] = []
+    sizes: list[int] = []
+    for _ in range(ROUNDS):
+        stream = zlib.compressobj(level, wbits=-15)
+        sizes = []
+        for spent in (firsts, agains):
+            began = time.perf_counter()
+            sizes.append(len(stream.compress(payload) + stream.flush(zlib.Z_SYNC_FLUSH)))
+            spent.append(time.perf_counter() - began)
+    print(
+        f"level {level}             {1e6 * min(firsts):6.0f} ({sizes[0]:,} bytes)"
+        f"   {1e6 * min(agains):4.0f} ({sizes[1]:,} bytes)"
+    )
 
 
 def compare_readers(batch: int, *, is_deflated: bool) -> None:

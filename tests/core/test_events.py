@@ -155,7 +155,7 @@ def test_a_name_given_twice_is_refused_or_not_edited(names: list[str], data: st.
         (b'{"type":"t","stream_id":"l","a":1}', b'{"type":"t","a":1}'),
         (b'{"type":"t","a":1,"stream_id":"l"}', b'{"type":"t","a":1}'),
         (b'{ "type": "t" , "stream_id": "l" }', b'{ "type": "t" }'),
-        (b'{"type": "t", "stream_id": null, "a": 1}', b'{"type": "t",  "a": 1}'),
+        (b'{"type": "t", "stream_id": null, "a": 1}', b'{"type": "t", "a": 1}'),
         (
             b'{"type":"t","\\u0073tream_id":"l","x":{"stream_id":1}}',
             b'{"type":"t","x":{"stream_id":1}}',

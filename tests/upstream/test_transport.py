@@ -12,9 +12,11 @@ from wsproto.events import CloseConnection, Ping, TextMessage
 from wsproto.events import Pong as PongFrame
 
 from tests.core.wire.peer_frames import PING, TEXT, close, frame
-from tests.upstream.raw_upstream import Noted, Peer, dial, send, serving
+from tests.upstream.raw_upstream import ONE, Noted, Peer, dial, send, serving
+from tests.upstream.scripted_wire import ScriptedWire
 from wsproxy.core.multiplex.recovery import Fault
-from wsproxy.core.wire.websocket import Pong
+from wsproxy.core.wire.handshake import Accepted
+from wsproxy.core.wire.websocket import Pong, WebSocket
 from wsproxy.upstream import transport
 from wsproxy.upstream.transport import WebSocketLink
 
@@ -168,6 +170,68 @@ async def test_a_close_frame_right_behind_the_101_leaves_every_message_unsent() 
         link, noted = dial(f"ws://127.0.0.1:{port}/v1/responses")
         send(link, noted, b"turn", 1)
         assert await noted.until("lost") == ("lost", Fault.CLOSED_POLICY, "close 1008 no", [1])
+
+
+def scripted(wire: ScriptedWire) -> tuple[WebSocketLink, Noted]:
+    """An open link above a wire that is told what leaves, without a peer."""
+    noted = Noted()
+    link = WebSocketLink(ONE, noted)
+    link.opened(wire, Accepted((), None, b""), WebSocket(mask_key=lambda: bytes(4)), b"")
+    return link, noted
+
+
+async def test_sent_is_told_before_what_came_after_it() -> None:
+    wire = ScriptedWire(is_taking=True)
+    link, noted = scripted(wire)
+    send(link, noted, b"turn", 1)
+    link.data_received(frame(TEXT, b"reply"))
+    assert noted.names == ["opened", "sent", "received"]
+    send(link, noted, b"next", 2)
+    link.eof_received()
+    link.connection_lost(None)
+    await asyncio.sleep(0)
+    assert noted.names[3:] == ["sent", "lost"]
+
+
+async def test_a_close_frame_amid_our_message_drops_the_rest_of_it_first() -> None:
+    wire = ScriptedWire()
+    link, noted = scripted(wire)
+    send(link, noted, b"a message of which half has left", 1)
+    wire.take(10)
+    link.data_received(close(1009))
+    assert wire.is_over
+    assert len(wire.taken) == 10
+    assert "lost" not in noted.names  # bytes may still be leaving until the wire is gone
+    link.connection_lost(None)
+    assert noted.events[-1] == ("lost", Fault.CLOSED_TOO_BIG, "close 1009", [1])
+
+
+@pytest.mark.parametrize("has_left", [True, False], ids=["left", "thrown-away"])
+async def test_only_what_leaves_while_the_wire_is_dropped_counts_as_sent(has_left: bool) -> None:
+    wire = ScriptedWire()
+    link, noted = scripted(wire)
+    send(link, noted, b"turn", 1)
+    link.eof_received()
+    assert noted.names == ["opened"]
+    if has_left:
+        link.resume_writing()
+    link.connection_lost(None)
+    reason = "the connection ended without a close frame"
+    unsent = [] if has_left else [1]
+    assert noted.events[-1] == ("lost", Fault.CONNECTION_ENDED, reason, unsent)
+    assert (("sent", 1) in noted.events) is has_left
+
+
+async def test_the_transport_tells_as_soon_as_its_buffer_is_empty() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.accept()
+        await peer.reader.read()
+
+    async with serving(script) as port:
+        link, _ = await opened(port)
+        assert link._wire is not None
+        assert link._wire.get_write_buffer_limits() == (0, 0)  # type: ignore[attr-defined]
+        link.abort()
 
 
 # ---- Ends ------------------------------------------------------------------------------------

@@ -104,7 +104,8 @@ def _complain_of_usage(error: click.UsageError) -> int:
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         click.echo(error.format_message(), err=True)
         return EXIT_USAGE
-    problem, _, advice = error.message.partition("\n")
+    is_of_option = isinstance(error, click.BadParameter)  # only its format_message names it
+    problem, _, advice = (error.format_message() if is_of_option else error.message).partition("\n")
     command = error.ctx.command_path if error.ctx else "wsproxy"
     close: Sequence[str] = getattr(error, "possibilities", None) or ()
     if close:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -23,10 +24,10 @@ def settings_options(command: F) -> F:
     return command
 
 
-def load_settings(options: dict[str, Any]) -> Loaded:
+def load_settings(options: dict[str, Any], environment: Mapping[str, str] = os.environ) -> Loaded:
     """Read all settings with these options on top. Raises SettingsError."""
     file: Path | None = options["config_file"]
-    return load(_given(options), file=file)
+    return load(_given(options), environment, file)
 
 
 def _flags() -> Iterator[Callable[[F], F]]:

@@ -17,8 +17,9 @@ def serve(**options: Any) -> int:
 
     Agents use the printed base URL instead of the API's. It is ready when its port is open, logs
     to stderr, and ends on SIGTERM or Ctrl-C once its turns have ended: exit code 0, or 75 where
-    turns were cut.
+    turns were cut. SIGHUP reads the settings again and says which of them need a restart.
     """
     loaded = load_settings(options)
-    exit_code: int = import_module("wsproxy.daemon").serve(loaded)  # only now: it takes a while
+    serving = import_module("wsproxy.serving")  # only now: it takes a while
+    exit_code: int = serving.serve(loaded, lambda: load_settings(options))
     return exit_code

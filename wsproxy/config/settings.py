@@ -28,6 +28,7 @@ T = TypeVar("T")
 
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
+GIB: Final = 1024 * MIB
 MINUTE: Final = 60.0
 HOUR: Final = 60 * MINUTE
 DAY: Final = 24 * HOUR
@@ -584,6 +585,12 @@ class Settings:
         Switch(),
         "Record bodies too.",
         "They hold whole conversations: no text at rest unless asked.",
+    )
+    trace_min_free_bytes: int = setting(
+        GIB,
+        Bytes(0, 1024 * GIB),
+        "Traces are written while the disk has at least this much free.",
+        "A journal must not be what fills the disk. They take 1 GiB themselves at most.",
     )
     log_level: str = setting(
         "info",

@@ -40,13 +40,15 @@ class ConnectionOpened:
 
 @dataclass(frozen=True, slots=True)
 class DialFailed:
-    """No connection came of it; `retry_after_s` as upstream asked, if it did."""
+    """No connection came of it; `retry_after_s` as upstream asked, if it did. `jitter` is a random
+    number from 0 to 1: the core has none of its own."""
 
     connection: ConnectionId
     fault: Fault
     status: int | None
     retry_after_s: float | None
     detail: str
+    jitter: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,17 +120,18 @@ class MessageRefused:
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLost:
-    """It is over. `unsent`: turns whose frame had not wholly left."""
+    """It is over. `unsent`: turns whose frame had not wholly left; `jitter` as in `DialFailed`."""
 
     connection: ConnectionId
     fault: Fault
     detail: str
     unsent: Sequence[TurnId]
+    jitter: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class ClientLeft:
-    """The agent closed its connection before the answer's end."""
+    """The agent closed its connection before the answer's end, or is to be cut (F39, F47)."""
 
     turn: TurnId
     fault: Fault = Fault.CLIENT_LEFT
@@ -155,8 +158,18 @@ class DrainBegun:
 
 
 @dataclass(frozen=True, slots=True)
+class LoadChanged:
+    """The event loop stalls, or all buffers together are full (F47); or no longer."""
+
+    is_overloaded: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Slept:
-    """Wall clock and monotonic clock disagree: the machine slept, no connection is trusted."""
+    """Wall clock and monotonic clock disagree by `for_s`: the machine slept meanwhile, and no
+    connection is trusted."""
+
+    for_s: float = 0.0
 
 
 Event = (
@@ -175,5 +188,6 @@ Event = (
     | ProbeAnswered
     | Tick
     | DrainBegun
+    | LoadChanged
     | Slept
 )

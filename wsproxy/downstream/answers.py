@@ -5,11 +5,13 @@ aiohttp's own responses add `Content-Type`, `Date` and `Server`; a transparent p
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import struct
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Final
 
@@ -20,6 +22,9 @@ from wsproxy.ports import Headers
 
 #: CORS headers of an allowed origin, put there by the guard for whoever writes the answer.
 CORS: Final = web.RequestKey("CORS", tuple)  # tuple[tuple[bytes, bytes], ...]
+
+#: Set by the server where the connection ends with this answer, though nobody asked for it.
+LAST: Final = web.RequestKey("LAST", bool)
 
 _ERROR_TYPES: Final = {401: "authentication_error", 403: "permission_error"}
 _OWN_FRAMING: Final = frozenset({b"transfer-encoding", b"connection", b"keep-alive"})
@@ -72,6 +77,11 @@ class RawAnswer(web.StreamResponse):
         return self._request is not None
 
     @property
+    def keep_alive(self) -> bool | None:
+        """Whether the connection outlives it, asked again at its end."""
+        return self._keep_alive and not (self._request is not None and self._request.get(LAST))
+
+    @property
     def is_framed(self) -> bool:
         """True if the client can tell a cut body from a whole one."""
         return self._is_chunked or self._unsent is not None
@@ -92,10 +102,6 @@ class RawAnswer(web.StreamResponse):
     def framed(self, data: bytes) -> bytes:
         """A part of the body as it goes onto the wire."""
         return b"%x\r\n%b\r\n" % (len(data), data) if self._is_chunked else data
-
-    def send(self, wire: bytes) -> None:
-        """Hand bytes to the transport at once. Raises `ClientLeftError`."""
-        self._send(wire)
 
     async def write(self, data: bytes | bytearray | memoryview) -> None:
         """Write a part of the body and wait until the client keeps up.
@@ -134,7 +140,8 @@ class RawAnswer(web.StreamResponse):
         can_chunk = request.version >= (1, 1)
         self._is_chunked = self._unsent is None and not self._is_bodiless and can_chunk
         is_delimited = self._is_bodiless or self.is_framed
-        self._keep_alive = self._keep_alive is not False and request.keep_alive and is_delimited
+        is_kept = request.keep_alive and not request.get(LAST)
+        self._keep_alive = self._keep_alive is not False and is_kept and is_delimited
 
     def _head(self, request: web.BaseRequest) -> bytes:
         lines = [b"HTTP/1.1 %d %b" % (self.status, self._phrase.encode("utf-8", "surrogateescape"))]
@@ -207,9 +214,19 @@ async def cut(request: web.BaseRequest, *, is_framed: bool) -> None:
     transport = request.transport
     if transport is None:
         return
-    if not is_framed:
-        sock = transport.get_extra_info("socket")
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack(*_LINGER_NOT))
+    if is_framed:
+        transport.abort()
+    else:
+        reset(transport)
+
+
+def reset(transport: asyncio.Transport) -> None:
+    """Cut at once, by RST: else the kernel goes on offering what it holds to a client that takes
+    nothing."""
+    sock = transport.get_extra_info("socket")
+    if sock is not None:
+        with suppress(OSError):  # it is closed already
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack(*_LINGER_NOT))
     transport.abort()
 
 

@@ -110,11 +110,24 @@ class Front:
         """Open downstream connections."""
         return len(self._server.connections)
 
+    @property
+    def accepted_count(self) -> int:
+        """Downstream connections so far."""
+        return self._server.accepted_count
+
+    def guarded_by(self, guard: Guard) -> None:
+        """Judge requests by another guard from now on."""
+        self._server.guard = guard
+
     def stop_listening(self) -> None:
         """Take no new connection, close idle ones; answers now end their connection."""
         for listener in self._listeners:
             listener.close()
         self._server.drain()
+
+    async def emptied(self) -> None:
+        """After `stop_listening`: wait until every answer has left and every connection is gone."""
+        await self._server.emptied()
 
     async def close(self, *, patience_s: float = 0.0) -> None:
         """Stop listening and end every connection, after `patience_s` by force."""

@@ -18,7 +18,7 @@ from aiohttp.http_exceptions import LineTooLong
 from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestPayloadError
 
-from wsproxy.downstream.answers import raw_refusal, refusal
+from wsproxy.downstream.answers import LAST, raw_refusal, refusal
 from wsproxy.downstream.guard import MAX_HEAD_BYTES
 
 if TYPE_CHECKING:
@@ -80,6 +80,13 @@ class Intake(web.RequestHandler):
     @property
     def _has_open_body(self) -> bool:
         return self._open_body is not None and not self._open_body.is_eof()
+
+    def end_when_idle(self) -> None:
+        """Close now, or with the answer that is under way."""
+        if self.is_idle:
+            self.force_close()
+        elif self._current_request is not None:  # aiohttp's own `close` would cut an upload off
+            self._current_request[LAST] = True
 
     # -- what asyncio tells us ------------------------------------------------------------
 

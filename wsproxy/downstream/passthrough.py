@@ -23,7 +23,8 @@ from wsproxy.ports import Headers, Rest, RestError, RestResponse
 STALL_TIMEOUT_S: Final = 300.0  # a client that takes nothing of a download; nginx says 60 s
 _UNWIND_TIMEOUT_S: Final = 1.0
 #: Failures that prove that upstream never had the request.
-_NOT_SENT: Final = frozenset({"upstream_unreachable", "upstream_tls"})
+_NOT_SENT: Final = frozenset({"upstream_unreachable", "upstream_tls", "proxy_overloaded"})
+_TRY_AGAIN: Final = ((b"Retry-After", b"1"), (b"x-should-retry", b"true"))
 
 
 async def pass_through(
@@ -74,7 +75,8 @@ async def relay(
 def upstream_refusal(error: RestError, *, headers: Headers = ()) -> RawAnswer:
     """The answer for a request that got none from upstream."""
     outcome = "not_sent" if error.code in _NOT_SENT else "unknown"
-    return refusal(error.status, error.code, str(error), headers=headers, outcome=outcome)
+    fields = [*headers, *_TRY_AGAIN] if error.status == 503 else headers
+    return refusal(error.status, error.code, str(error), headers=fields, outcome=outcome)
 
 
 class Upload:

@@ -56,11 +56,14 @@ class Server(web.Server):
             access_log=None,
             logger=_silent_logger(),
         )
-        self._guard = guard
+        self.guard = guard
         self._handler = handler
         self._report = report
         self.limits = limits
         self.is_draining = False
+        self.accepted_count = 0
+        self._emptied = asyncio.Event()
+        self._emptied.set()
 
     def __call__(self) -> web.RequestHandler:
         return Intake(self, loop=self._loop, **self._kwargs)
@@ -79,8 +82,33 @@ class Server(web.Server):
         """Close idle connections; each other one ends with the answer it is waiting for."""
         self.is_draining = True
         for connection in self.connections:
-            if isinstance(connection, Intake) and connection.is_idle:
-                connection.force_close()
+            assert isinstance(connection, Intake)
+            connection.end_when_idle()
+
+    async def emptied(self) -> None:
+        """Wait until no connection is left: every answer was taken, by the kernel at least."""
+        await self._emptied.wait()
+
+    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
+        """One more."""
+        super().connection_made(handler, transport)
+        self.accepted_count += 1
+        self._emptied.clear()
+
+    def connection_lost(
+        self, handler: web.RequestHandler, exc: BaseException | None = None
+    ) -> None:
+        """One less, as soon as its handler has ended too."""
+        task = handler._task_handler
+        super().connection_lost(handler, exc)
+        if task is None:
+            self._look_if_empty()
+        else:
+            task.add_done_callback(self._look_if_empty)
+
+    def _look_if_empty(self, _task: asyncio.Task[None] | None = None) -> None:
+        if not self._connections:
+            self._emptied.set()
 
     async def end(self, patience_s: float) -> None:
         """Cut every connection, those with a request under way after `patience_s`."""
@@ -96,7 +124,7 @@ class Server(web.Server):
     async def _judged(self, request: web.BaseRequest) -> web.StreamResponse:
         if isinstance(request.protocol, Intake) and request.protocol.is_excess:
             return _too_many_connections()
-        refused = self._guard.judge(request)
+        refused = self.guard.judge(request)
         return refused if refused is not None else await self._handler(request)
 
     def _make_judged_request(
@@ -107,7 +135,7 @@ class Server(web.Server):
         writer: AbstractStreamWriter,
         task: asyncio.Task[None],
     ) -> web.BaseRequest:
-        target = self._guard.strip_token(message.path)
+        target = self.guard.strip_token(message.path)
         if target is not None and target is not message.path:
             message = retarget(message, target)
         if self._is_last(message, protocol):
@@ -116,7 +144,7 @@ class Server(web.Server):
             message, payload, protocol, writer, task, self._loop, client_max_size=0
         )
         request[UNAUTHORIZED] = target is None
-        request[URL_PREFIX] = "/t/TOKEN" if self._guard.token is not None else ""
+        request[URL_PREFIX] = "/t/TOKEN" if self.guard.token is not None else ""
         return request
 
     def _is_last(self, message: RawRequestMessage, protocol: web.RequestHandler) -> bool:

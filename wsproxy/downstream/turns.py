@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import Final
 
 from aiohttp import web
 
-from wsproxy.downstream.answers import ClientLeftError, RawAnswer
+from wsproxy.downstream.answers import RawAnswer, mark_started, reset
 from wsproxy.downstream.coding import DEFAULT_LIMITS, BodyError, BodyLimits, read_body
 from wsproxy.downstream.passthrough import relay, upstream_refusal
-from wsproxy.driver import Driver, Inbound, told_of_refusal
+from wsproxy.driver import Driver, Inbound, OverHttps, told_of_refusal
 from wsproxy.ports import Headers, Rest, RestError
 
 _LAST_CHUNK: Final = b"0\r\n\r\n"
@@ -42,7 +41,8 @@ class TurnAnswer:
     def write(self, data: bytes) -> None:
         """See `ports.Sink`."""
         if data:
-            self._send(self._started().framed(data))
+            assert self.answer is not None, "the head comes first"
+            self._send(self.answer.framed(data))
 
     def finish(self) -> None:
         """See `ports.Sink`."""
@@ -62,6 +62,11 @@ class TurnAnswer:
         if self._request.transport is not None:
             self._request.transport.close()
 
+    def drop(self) -> None:
+        """See `ports.Sink`."""
+        if self._request.transport is not None:
+            reset(self._request.transport)
+
     def buffered_bytes(self) -> int:
         """See `ports.Sink`."""
         transport = self._request.transport
@@ -72,10 +77,12 @@ class TurnAnswer:
         return self.answer
 
     def _send(self, wire: bytes) -> None:
-        wire, self._unsent_head = self._unsent_head + wire, b""
-        if wire:
-            with suppress(ClientLeftError):
-                self._started().send(wire)
+        if self._unsent_head:
+            wire, self._unsent_head = self._unsent_head + wire, b""
+            mark_started(self._request)
+        transport = self._request.transport
+        if wire and transport is not None and not transport.is_closing():
+            transport.write(wire)
 
 
 class Turns:
@@ -97,19 +104,25 @@ class Turns:
         sink = TurnAnswer(request)
         over_https = await self._driver.run(inbound, sink)
         if over_https is not None:
-            return await self._over_https(request, body.raw, over_https.headers)
+            return await self._over_https(request, body.raw, over_https)
         assert sink.answer is not None
         return sink.answer
 
     async def _over_https(
-        self, request: web.Request, body: bytes, told: Headers
+        self, request: web.Request, body: bytes, turn: OverHttps
     ) -> web.StreamResponse:
         """The same request, its answer relayed verbatim."""
+        status: int | None = None
         try:
             response = await self._rest.send("POST", request.raw_path, request.raw_headers, body)
+            try:
+                answer = await relay(request, response, beside=turn.headers)
+                status = response.status
+                return answer
+            finally:
+                response.close()
         except RestError as error:
-            return upstream_refusal(error, headers=told)
-        try:
-            return await relay(request, response, beside=told)
+            status = error.status
+            return upstream_refusal(error, headers=turn.headers)
         finally:
-            response.close()
+            self._driver.ended_over_https(turn, status)

@@ -18,7 +18,7 @@ from wsproxy.simulator.noise import METADATA_HEADERS
 from wsproxy.simulator.outputs import Event
 from wsproxy.simulator.request import FRAME_ONLY, parse_object
 from wsproxy.simulator.store import Stored
-from wsproxy.simulator.turns import Caller, Outlet, Turn, Turns
+from wsproxy.simulator.turns import Caller, Outlet, Turn, Turns, items_as_done
 from wsproxy.simulator.wire import GoneError
 
 _LOOK_S: Final = 0.05  # between two looks whether the client is still there
@@ -259,8 +259,8 @@ async def _perform(exchange: Exchange, fault: Fault) -> None:
 def _document(turn: Turn) -> dict[str, Any]:
     """The Response object of a JSON answer: `billing` comes after `background`."""
     done = turn.done
-    if not done["output"] and turn.reply.status != "failed":
-        done = {**done, "output": [draft.item for draft in turn.reply.drafts]}
+    if not done["output"]:
+        done = {**done, "output": items_as_done(turn.reply)}
     document: dict[str, Any] = {}
     for name, value in done.items():
         document[name] = value

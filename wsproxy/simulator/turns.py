@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -137,7 +137,7 @@ class Turns:
         context = start.context
         cached, uncached = self._cached(request, caller, context)
         shown = skeleton(request, reply, echo)
-        output = [] if self.rules.empty_completed_output else _final_output(reply)
+        output = [] if self.rules.empty_completed_output else _told([*reply.completed_items], reply)
         done = finished(shown, reply, output, usage(request, context, reply, cached))
         self._note_run(request, caller, context, reply, cached)
         return Turn(
@@ -260,7 +260,7 @@ class Turns:
         request, owner = turn.request, turn.caller.owner
         if request.store:
             self.store.put(owner, Stored(turn.done, list(request.items), turn.events, kept))
-            self.store.put_items(owner, [*request.items, *(d.item for d in turn.reply.drafts)])
+            self.store.put_items(owner, [*_own(request.items), *(d.item for d in turn.reply.drafts)])
         if request.conversation is not None and kept is not None:
             self.store.put_conversation(owner, request.conversation, kept.context)
         if turn.on_commit is not None:
@@ -331,10 +331,20 @@ class Turns:
         )
 
 
-def _final_output(reply: Reply) -> list[Item]:
+def _own(items: Sequence[Item]) -> list[Item]:
+    """Without references: what they name is stored already."""
+    return [item for item in items if item.get("type") != "item_reference"]
+
+
+def items_as_done(reply: Reply) -> list[Item]:
+    """The output as `response.output_item.done` told it."""
+    return _told([draft.item for draft in reply.drafts], reply)
+
+
+def _told(items: list[Item], reply: Reply) -> list[Item]:
+    """Without the item that a failure cut off, or with the last one shown as incomplete."""
     if reply.status == "failed":
-        return []
-    items = list(reply.completed_items)
+        return items[:-1]
     if reply.status == "incomplete" and items and "status" in items[-1]:
         items[-1] = {**items[-1], "status": "incomplete"}
     return items

@@ -6,6 +6,7 @@ A dial is a task that ends in `opened` or `refused` of its link, unless it is ca
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 import ssl
@@ -31,7 +32,7 @@ from wsproxy.upstream.transport import WebSocketLink
 #: TCP, TLS and upgrade in all; a turn waits for only 3 s of it (faults.md §7).
 DIAL_TIMEOUT_S: Final = 15.0
 #: How long unacknowledged bytes may be on their way before the path counts as dead (F04).
-USER_TIMEOUT_S: Final = 20
+USER_TIMEOUT_S: Final = 20.0
 #: When the status of a refusal is known, its body is worth no more than this.
 REFUSAL_BODY_TIMEOUT_S: Final = 1.0
 #: RFC 8305 §5: how long an address may take before the next one is tried beside it.
@@ -56,6 +57,7 @@ class Dialer:
         environment: Mapping[str, str] = os.environ,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         max_inflate_ratio: int = MAX_INFLATE_RATIO,
+        user_timeout_s: float = USER_TIMEOUT_S,
     ) -> None:
         self._dial_timeout_s = dial_timeout_s
         self._is_deflate_offered = is_deflate_offered
@@ -68,6 +70,7 @@ class Dialer:
             max_message_bytes=max_message_bytes,
             max_inflate_ratio=max_inflate_ratio,
         )
+        self._user_timeout_s = user_timeout_s
         self._context: ssl.SSLContext | None = None
         self._dials: set[asyncio.Task[None]] = set()  # the loop itself holds tasks weakly
 
@@ -81,7 +84,7 @@ class Dialer:
         return link
 
     async def _dial(self, link: WebSocketLink, target: Target) -> None:
-        attempt = _Attempt()
+        attempt = _Attempt(self._user_timeout_s)
         try:
             async with asyncio.timeout(self._dial_timeout_s):
                 outcome = await self._attempt(attempt, target)
@@ -140,7 +143,8 @@ class Dialer:
 class _Attempt:
     """One dial, step by step. Every step raises `OSError` when it fails."""
 
-    def __init__(self) -> None:
+    def __init__(self, user_timeout_s: float) -> None:
+        self._user_timeout_s = user_timeout_s
         self.step = "connecting"
         self.wire: Wire | None = None
         self.reader = Reader()
@@ -159,7 +163,7 @@ class _Attempt:
         tcp = await aiohappyeyeballs.start_connection(
             infos, happy_eyeballs_delay=HAPPY_EYEBALLS_DELAY_S, loop=loop
         )
-        _tune(tcp)
+        _tune(tcp, self._user_timeout_s)
         transport, _ = await loop.create_connection(lambda: self.reader, sock=tcp)
         transport.set_write_buffer_limits(high=0)  # tell as soon as all has left
         self.wire = transport
@@ -221,12 +225,12 @@ class _Attempt:
             return handshake.give_up("the refusal was cut")
 
 
-def _tune(tcp: socket.socket) -> None:
+def _tune(tcp: socket.socket, user_timeout_s: float = USER_TIMEOUT_S) -> None:
     tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if hasattr(socket, "TCP_USER_TIMEOUT"):
-        tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_S * 1000)
+        tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(user_timeout_s * 1000))
     elif hasattr(socket, "TCP_KEEPALIVE"):  # macOS
-        tcp.setsockopt(socket.IPPROTO_TCP, _TCP_RXT_CONNDROPTIME, USER_TIMEOUT_S)
+        tcp.setsockopt(socket.IPPROTO_TCP, _TCP_RXT_CONNDROPTIME, round(user_timeout_s))
 
 
 def _refusal(error: Exception, step: str) -> Refused:
@@ -235,6 +239,8 @@ def _refusal(error: Exception, step: str) -> Refused:
         return _unanswered(Fault.TLS_FAILED, f"{step}: {error}")
     if isinstance(error, HandshakeError):
         return _unanswered(Fault.UPGRADE_FAILED, f"the upgrade cannot be written: {error}")
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return _unanswered(Fault.OUT_OF_DESCRIPTORS, f"{step}: {error}")
     if isinstance(error, TimeoutError) and not error.errno:
         return _unanswered(Fault.UNREACHABLE, f"no WebSocket in time: {step}")
     return _unanswered(Fault.UNREACHABLE, f"{step}: {error}")

@@ -11,6 +11,7 @@ Rules of this file
 from __future__ import annotations
 
 import asyncio
+import errno
 import re
 import ssl
 from collections.abc import AsyncIterator, Iterable
@@ -266,6 +267,10 @@ def _told_as_rest_errors() -> Iterator[None]:
     except (aiohttp.ClientConnectorCertificateError, aiohttp.ClientConnectorSSLError) as error:
         raise RestError(502, "upstream_tls", "The TLS handshake with upstream failed.") from error
     except (aiohttp.ClientConnectorError, aiohttp.ClientHttpProxyError) as error:
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+            raise RestError(
+                503, "proxy_overloaded", "wsproxy has no file descriptor left."
+            ) from error
         raise RestError(502, "upstream_unreachable", "Upstream cannot be reached.") from error
     except TimeoutError as error:
         raise RestError(504, "upstream_timeout", "Upstream did not answer in time.") from error

@@ -149,7 +149,7 @@ class WebSocketLink(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         """All that was written has left."""
-        self._outbox.pump()
+        self._outbox.drained()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The wire is gone: what has not left by now never will."""
@@ -221,6 +221,8 @@ class WebSocketLink(asyncio.Protocol):
         self._loop.call_soon(self._announce)
 
     def _announce(self) -> None:
+        if not self._outbox.has_sent:
+            return
         for ticket in self._outbox.take_sent():
             if self._state is not _State.OVER:
                 self._events.link_sent(self._connection, ticket)

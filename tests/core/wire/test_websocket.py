@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import tracemalloc
 import zlib
 
 import pytest
@@ -139,16 +140,20 @@ def test_a_message_of_exactly_the_limit_passes() -> None:
 
 @pytest.mark.parametrize("is_fragmented", [False, True], ids=["whole", "fragmented"])
 def test_a_deflate_bomb_is_never_inflated_beyond_the_limit(is_fragmented: bool) -> None:
-    bomb = Deflating()(bytes(8 << 20))
+    bomb = Deflating()(bytes(64 << 20))
     engine = websocket(DeflateParameters(), max_message_bytes=4 << 20)
+    tracemalloc.start()
     if is_fragmented:
         half = len(bomb) // 2
         engine.feed(frame(TEXT, bomb[:half], rsv=RSV1, fin=False))
         engine.feed(frame(CONTINUATION, bomb[half:]))
     else:
         engine.feed(frame(TEXT, bomb, rsv=RSV1))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
     assert engine.ended is not None
     assert (engine.ended.fault, engine.ended.code) == (Fault.MESSAGE_TOO_BIG, 1009)
+    assert peak < 16 << 20
 
 
 def test_a_large_message_in_many_reads_costs_no_more_per_byte_than_a_small_one() -> None:

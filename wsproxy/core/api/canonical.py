@@ -9,12 +9,17 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from decimal import Decimal
+import re
+from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
 from wsproxy.core.ids import Digest
 
 DIGEST_BYTES: Final = 16  # half of SHA-256: 2^64 work for a collision, half the memory
+
+_QUOTED: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.S)
+_NOT_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
+_SQUARE: Final = bytes.maketrans(b"{}", b"[]")
 
 _quoted = json.encoder.encode_basestring_ascii
 
@@ -63,10 +68,26 @@ _DECODER: Final = json.JSONDecoder(
 )
 
 
-def value_of(raw: bytes) -> Any:
-    """Parse JSON text with numbers kept as lexemes.
+def is_deeper_than(text: bytes, depth: int) -> bool:
+    """Whether valid JSON nests arrays and objects deeper than `depth`.
 
-    Raises `OpaqueError` or `NotStrictError`; the text must be valid JSON already.
+    Strings are cut out and innermost pairs removed level by level, all in C: a hostile body must
+    not reach a recursive parser (CPython raises RecursionError near 1,000 levels).
+    """
+    if text.count(b"[") + text.count(b"{") <= depth:
+        return False
+    brackets = _QUOTED.sub(b"", text).translate(_SQUARE, _NOT_BRACKETS)
+    for _ in range(depth):
+        brackets = brackets.replace(b"[]", b"")
+        if not brackets:
+            return False
+    return bool(brackets)
+
+
+def value_of(raw: bytes) -> Any:
+    """Parse JSON text with numbers kept as lexemes; look at its depth first (`is_deeper_than`).
+
+    Raises `OpaqueError` or `NotStrictError`.
     """
     try:
         return _DECODER.decode(raw.decode())
@@ -118,7 +139,10 @@ def sha(*parts: bytes) -> Digest:
 
 
 def exact_numbers(value: Any) -> Any:
-    """The value with each number as its exact decimal value: `1.0`, `1` and `1e0` become one."""
+    """The value with each number as its exact decimal value: `1.0`, `1` and `1e0` become one.
+
+    Raises `NotStrictError` for an exponent that no decimal number can have.
+    """
     if isinstance(value, Number):
         return Number(_decimal(value))
     if isinstance(value, dict):
@@ -129,10 +153,14 @@ def exact_numbers(value: Any) -> Any:
 
 
 def _decimal(lexeme: str) -> str:
-    sign, digits, exponent = Decimal(lexeme).as_tuple()
-    text = "".join(map(str, digits)).lstrip("0")
-    if not text:
-        return "0"
-    stripped = text.rstrip("0")
+    try:
+        sign, digits, exponent = Decimal(lexeme).as_tuple()
+    except InvalidOperation as error:
+        raise NotStrictError("exponent out of range") from error
     assert isinstance(exponent, int)
-    return f"{'-' if sign else ''}{stripped}e{exponent + len(text) - len(stripped)}"
+    text = "".join(map(str, digits)).lstrip("0")
+    minus = "-" if sign else ""  # of a zero too: who writes `-0` as `0` changed what is read
+    if not text:
+        return f"{minus}0"
+    stripped = text.rstrip("0")
+    return f"{minus}{stripped}e{exponent + len(text) - len(stripped)}"

@@ -15,6 +15,7 @@ must be equal, and every optional member that the echo still has must be among t
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, NewType
 
@@ -25,6 +26,7 @@ from wsproxy.core.api.canonical import (
     digest_of,
     encoded,
     exact_numbers,
+    is_deeper_than,
     sha,
     value_of,
 )
@@ -37,8 +39,9 @@ OPTIONAL_MEMBERS: Final = ("id", "created_by", "status")
 #: In content parts: may be absent, null or empty in an echo (SDK "input" models have no room
 #: for them); if present with something in it, equal to the original.
 OPTIONAL_PART_MEMBERS: Final = ("annotations", "logprobs")
-#: Free-form JSON whose nulls mean something (a schema's `"default": null`): left as it is.
-FREE_FORM_MEMBERS: Final = frozenset({"tools", "arguments", "input", "output"})
+#: A null member may be absent, at any depth, but not inside these: JSON Schemas and tool
+#: arguments, where a null is a value (`"default": null`).
+FREE_FORM_MEMBERS: Final = frozenset({"arguments", "parameters", "input_schema", "schema"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,8 @@ class EchoRule:
     json_string: str | None = None
     #: Compared by `encrypted_content`, else by id, and by nothing else: summary is never proof.
     is_reasoning: bool = False
+    #: The id is what the client's answer names, so it may not be left out.
+    needs_id: bool = False
 
 
 _PLAIN: Final = EchoRule()
@@ -67,7 +72,7 @@ ECHO_RULES: Final[dict[str, EchoRule]] = {
     "apply_patch_call_output": _PLAIN,
     "tool_search_call": _PLAIN,
     "tool_search_output": _PLAIN,
-    "mcp_approval_request": EchoRule(json_string="arguments"),
+    "mcp_approval_request": EchoRule(json_string="arguments", needs_id=True),
     "mcp_call": EchoRule(json_string="arguments"),
     "mcp_list_tools": _PLAIN,
     "web_search_call": _PLAIN,
@@ -77,8 +82,8 @@ ECHO_RULES: Final[dict[str, EchoRule]] = {
     "compaction": _PLAIN,  # must come back unpruned (protocol.md §4)
 }
 
-#: Which calls wait for an answer of the client, by which member, and the answer's kind and member.
-#: (call type, its key member) → (answer type, its key members in order of preference)
+#: Which calls wait for an answer of the client (contract §5.6): call type → its key member, the
+#: answer's type, and the answer's key members in order of preference.
 ANSWERS: Final[dict[str, tuple[str, str, tuple[str, ...]]]] = {
     "function_call": ("call_id", "function_call_output", ("call_id",)),
     "custom_tool_call": ("call_id", "custom_tool_call_output", ("call_id",)),
@@ -94,6 +99,10 @@ _ANSWER_KEYS: Final = {answer: (call, keys) for call, (_, answer, keys) in ANSWE
 CLIENT_ROLES: Final = frozenset({"user", "system", "developer"})
 
 MARK_BYTES: Final = 8
+#: Arguments nested deeper are compared as text: what parses them recurses.
+MAX_ARGUMENTS_DEPTH: Final = 64
+#: Items nested deeper are not read; the highest value of the setting `max_json_depth`.
+MAX_ITEM_DEPTH: Final = 500
 
 # ── What is compared ─────────────────────────────────────────────────────────────────────────
 
@@ -133,8 +142,13 @@ class Item:
         return self.answer is not None
 
 
-def read_item(raw: bytes) -> Item:
-    """Look at one item. Raises `NotStrictError`; an item with a duplicate name comes out opaque."""
+def read_item(raw: bytes, *, max_depth: int = MAX_ITEM_DEPTH) -> Item:
+    """Look at one item; one with a duplicate name, or of no kind, comes out opaque.
+
+    Raises `NotStrictError`, also for an item nested too deeply.
+    """
+    if is_deeper_than(raw, max_depth):
+        raise NotStrictError("nested too deeply")
     try:
         value = value_of(raw)
         exact = digest_of(value)
@@ -188,48 +202,51 @@ def _read(value: dict[str, Any], exact: Digest, raw: bytes) -> Item:
     )
 
 
-def _identity(
-    type_: str, value: dict[str, Any], rule: EchoRule
-) -> tuple[Digest, frozenset[bytes]]:
+def _identity(type_: str, value: dict[str, Any], rule: EchoRule) -> tuple[Digest, frozenset[bytes]]:
     """What an echo must have in common with its original, and the blobs that prove reasoning."""
     if rule.is_reasoning:
         blob = value.get("encrypted_content")
-        if blob is None:
+        if blob is None or blob == "":
             return sha(b"reasoning-id:", encoded(value.get("id"))), frozenset()
         mark = sha(b"reasoning-blob:", encoded(blob))
         return mark, frozenset((mark,))
     core = {
         name: member
-        for name, member in value.items()
-        if name not in OPTIONAL_MEMBERS and member is not None
+        for name, member in _without_nulls(value).items()
+        if name not in OPTIONAL_MEMBERS or (rule.needs_id and name == "id")
     }
     core["type"] = type_
     if rule.json_string is not None:
         core[rule.json_string] = _json_value(core.get(rule.json_string))
-    for name in core.keys() - FREE_FORM_MEMBERS:
-        core[name] = _without_nulls(core[name])
     if rule.string_content:
         core["content"] = _parts(core.get("content"))
     return digest_of(core), frozenset()
 
 
-def _json_value(text: Any) -> Any:
+def _json_value(text: Any) -> list[Any]:
     """A JSON string as the value it holds; as itself where it does not parse or is ambiguous."""
-    if type(text) is not str:
-        return text
-    try:
-        return {"json": exact_numbers(value_of(text.encode("utf-8", "surrogatepass")))}
-    except (OpaqueError, NotStrictError):
-        return text
+    if type(text) is str:
+        raw = text.encode("utf-8", "surrogatepass")
+        if not is_deeper_than(raw, MAX_ARGUMENTS_DEPTH):
+            with suppress(OpaqueError, NotStrictError):
+                return ["json", exact_numbers(value_of(raw))]
+    return ["as is", text]
 
 
 def _without_nulls(value: Any) -> Any:
+    """The value without its null members; loops, for a comprehension costs a frame a level."""
     if isinstance(value, dict):
-        return {
-            name: _without_nulls(member) for name, member in value.items() if member is not None
-        }
+        members = {}
+        for name, member in value.items():
+            if member is not None:
+                is_free = name in FREE_FORM_MEMBERS
+                members[name] = member if is_free else _without_nulls(member)
+        return members
     if isinstance(value, list):
-        return [_without_nulls(element) for element in value]
+        elements = []
+        for element in value:
+            elements.append(_without_nulls(element))
+        return elements
     return value
 
 
@@ -285,32 +302,33 @@ def _call(type_: str, value: dict[str, Any]) -> Pairing | None:
     if type_ == "tool_search_call" and value.get("execution") != "client":
         return None
     key = value.get(ANSWERS[type_][0])
-    return Pairing(type_, key if type(key) is str else "")
+    return Pairing(type_, key if type(key) is str else "")  # "": no answer can name it
 
 
 def _answer(type_: str, value: dict[str, Any]) -> Pairing | None:
     if type_ not in _ANSWER_KEYS:
         return None
     call_type, members = _ANSWER_KEYS[type_]
-    keys = [value[m] for m in members if type(value.get(m)) is str]
+    keys = [key for member in members if type(key := value.get(member)) is str and key]
     return Pairing(call_type, keys[0]) if keys else None
 
 
 # ── What is held of the model's output ───────────────────────────────────────────────────────
 
-#: One output item, packed: type index, number of optional marks, whether the first of them is
-#: the id's, identity, marks, blobs. About 110 bytes an item: a history of 1 MB and 1,000 items stays under 200 KB.
+#: One output item, packed: type index, number of optional marks, whether the first of them is the
+#: id's, identity, marks, blobs. 27 bytes a call, 59 a reasoning item with two blobs.
 Held = NewType("Held", bytes)
 
 _TYPES: Final = tuple(ECHO_RULES)
 _TYPE_INDEX: Final = {type_: index for index, type_ in enumerate(_TYPES)}
 _HEAD_BYTES: Final = 3
 _IDENTITY_END: Final = _HEAD_BYTES + DIGEST_BYTES
+_MAX_MARKS: Final = 255  # their number is packed into one byte
 
 
 def is_known_output(item: Item) -> bool:
     """Whether the model may be continued after this item: its echo could be recognised."""
-    return item.exact is not None and item.type in _TYPE_INDEX
+    return item.exact is not None and item.type in _TYPE_INDEX and len(item.optional) <= _MAX_MARKS
 
 
 def hold(versions: Sequence[Item]) -> Held:
@@ -319,8 +337,9 @@ def hold(versions: Sequence[Item]) -> Held:
     The service encrypts reasoning anew between the two, and a client may echo either.
     """
     done = versions[0]
+    same = [v for v in versions if (v.type, v.id_mark) == (done.type, done.id_mark)]
     marks = b"".join(sorted(done.optional, key=lambda mark: (mark != done.id_mark, mark)))
-    blobs = b"".join(sorted(frozenset[bytes]().union(*(v.blobs for v in versions))))
+    blobs = b"".join(sorted({blob for version in same for blob in version.blobs}))
     head = bytes((_TYPE_INDEX[done.type], len(done.optional), done.id_mark is not None))
     return Held(head + done.identity + marks + blobs)
 
@@ -340,8 +359,8 @@ def held_id_mark(held: Held) -> bytes | None:
     return held[_IDENTITY_END : _IDENTITY_END + MARK_BYTES] if held[2] else None
 
 
-def held_aliases(held: Held) -> list[bytes]:
-    """Other identities by which an echo may name this item: each blob."""
+def held_blobs(held: Held) -> list[bytes]:
+    """Marks of the encrypted contents by which an echo may name this item."""
     start = _IDENTITY_END + held[1] * MARK_BYTES
     return [held[at : at + DIGEST_BYTES] for at in range(start, len(held), DIGEST_BYTES)]
 
@@ -357,13 +376,26 @@ def is_echo(held: Held, item: Item, *, is_stored: bool) -> bool:
     `is_stored`: `store` is not false, so upstream can look an item up by its id.
     """
     if item.is_reference:
-        return is_stored and item.id_mark is not None and _has_mark(held, item.id_mark)
+        return is_stored and _has_id(held, item)
     if item.type != held_type(held):
         return False
     if ECHO_RULES[item.type].is_reasoning:
         if item.blobs:
-            return not item.blobs.isdisjoint(held_aliases(held))
-        return is_stored and item.id_mark is not None and _has_mark(held, item.id_mark)
+            return not item.blobs.isdisjoint(held_blobs(held))
+        return is_stored and _has_id(held, item)
     return item.identity == held_identity(held) and all(
         _has_mark(held, mark) for mark in item.optional
     )
+
+
+def is_emptied_reasoning(held: Held, item: Item) -> bool:
+    """Whether `item` may be this reasoning with all proof of it left out (contract §5.5)."""
+    return (
+        item.type == "reasoning" == held_type(held)
+        and not item.blobs
+        and (item.id_mark is None or _has_id(held, item))
+    )
+
+
+def _has_id(held: Held, item: Item) -> bool:
+    return item.id_mark is not None and item.id_mark == held_id_mark(held)

@@ -3,7 +3,7 @@
 Nothing is decoded further than needed: members and input items stay raw, so that what is sent on
 is the client's own spelling (contract §5.8). msgspec checks the whole grammar while it splits
 (0.6 ms for 1 MB; docs/decisions/json.md); what it does not check is checked here: UTF-8,
-duplicate member names, nesting.
+duplicate member names, nesting, numbers out of range.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
+from wsproxy.core.api.canonical import NotStrictError, OpaqueError, is_deeper_than, value_of
 from wsproxy.core.ids import LaneName
 
 #: Members that exist on one transport only; a body that has one gets upstream's own verdict.
@@ -26,10 +27,15 @@ _MEMBERS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ITEMS: Final = msgspec.json.Decoder(list[msgspec.Raw])
 _STRING: Final = msgspec.json.Decoder(str)
 _KEY: Final = re.compile(rb'[ \t\r\n]*[{,][ \t\r\n]*("(?:[^"\\]|\\.)*")[ \t\r\n]*:[ \t\r\n]*', re.S)
+_GAP: Final = re.compile(rb"[ \t\r\n]*[\[,][ \t\r\n]*")
 _END: Final = re.compile(rb"[ \t\r\n]*}[ \t\r\n]*")
-_QUOTED: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.S)
-_NOT_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
-_SQUARE: Final = bytes.maketrans(b"{}", b"[]")
+#: Half of a character, as JavaScript writes a cut emoji: valid JSON, but msgspec refuses it.
+_SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
+#: What may be a number beyond a double's range (1e400, a thousand digits).
+_VAST: Final = re.compile(rb"[0-9][eE]\+?[0-9]{3}|[0-9]{200}")
+
+
+_Split = TypeVar("_Split", dict[str, msgspec.Raw], list[msgspec.Raw])
 
 
 class UnfitError(Exception):
@@ -59,7 +65,7 @@ class Request:
     """
 
     members: dict[str, Member]
-    items: Sequence[msgspec.Raw] | None
+    items: Sequence[bytes] | None
     text: bytes | None
     is_streaming: bool
     store_is_false: bool
@@ -70,9 +76,14 @@ class Request:
         return None if member is None or member.value == b"null" else member.value
 
     def string(self, name: str) -> str | None:
-        """The value of a string member; None if absent, null or not a string."""
+        """The value of a string member; None if absent, null or not a string of characters."""
         raw = self.value(name)
-        return _STRING.decode(raw) if raw is not None and raw[:1] == b'"' else None
+        if raw is None or raw[:1] != b'"':
+            return None
+        try:
+            return _STRING.decode(raw)
+        except msgspec.MsgspecError:
+            return None  # half a surrogate pair
 
     @property
     def own_parent(self) -> bytes | None:
@@ -93,17 +104,14 @@ class Request:
 def parse(body: bytes, *, max_depth: int = 64, max_items: int = 20_000) -> Request:
     """Take a body apart. Raises `UnfitError` if the turn belongs on HTTPS."""
     members = _members(body)
-    if any(name in members for name in RESERVED_MEMBERS):
+    if not RESERVED_MEMBERS.isdisjoint(members):
         raise UnfitError("reserved_member")
-    if any(
-        is_deeper_than(member.value, max_depth - 1)
-        for name, member in members.items()
-        if name != "input"  # its items are looked at one by one, each once in a conversation
-    ):
-        raise UnfitError("unparsed")
+    items, text = _input(members.get("input"), max_items)
+    for name, member in members.items():
+        if name != "input" or items is None:  # items are looked at one by one, each once
+            _check_value(member.value, max_depth - 1)
     if _flag(members, "background"):
         raise UnfitError("background")
-    items, text = _input(members.get("input"), max_items)
     return Request(
         members=members,
         items=items,
@@ -113,25 +121,49 @@ def parse(body: bytes, *, max_depth: int = 64, max_items: int = 20_000) -> Reque
     )
 
 
+def _check_value(raw: bytes, max_depth: int) -> None:
+    """Refuse what a strict parser would (contract §4); `raw` is JSON by grammar."""
+    if is_deeper_than(raw, max_depth):
+        raise UnfitError("unparsed")
+    if _VAST.search(raw):
+        try:
+            value_of(raw)
+        except NotStrictError as error:
+            raise UnfitError("unparsed") from error
+        except OpaqueError:
+            pass  # upstream reads it in its own way, over either transport
+
+
 def _members(body: bytes) -> dict[str, Member]:
     """Split the top level; refuses what strict JSON refuses, and duplicate names."""
-    try:
-        body.decode()
-        values = _MEMBERS.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise UnfitError("unparsed") from error
+    text, values = _split(body, _MEMBERS)
     members: dict[str, Member] = {}
     at = 0
     for name, value in values.items():
-        key = _KEY.match(body, at)
+        key = _KEY.match(text, at)
         # Each value is found again in the text, so a dict that lost a duplicate cannot pass.
-        if key is None or not body.startswith(value, key.end()):
+        if key is None or not text.startswith(value, key.end()):
             raise UnfitError("unparsed")
-        members[name] = Member(key[1], bytes(value))
+        if not body.startswith(key[1], key.start(1)):
+            raise UnfitError("unparsed")  # half a surrogate pair in a name
         at = key.end() + len(value)
-    if members and not _END.fullmatch(body, at):
+        members[name] = Member(key[1], body[key.end() : at])
+    if members and not _END.fullmatch(text, at):
         raise UnfitError("unparsed")
     return members
+
+
+def _split(raw: bytes, decoder: msgspec.json.Decoder[_Split]) -> tuple[bytes, _Split]:
+    """The text that was split, as long as `raw` to the byte, and its raw values."""
+    try:
+        raw.decode()
+        try:
+            return raw, decoder.decode(raw)
+        except msgspec.DecodeError:
+            text = _SURROGATE.sub(rb"\\uFFFD", raw)
+            return text, decoder.decode(text)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise UnfitError("unparsed") from error
 
 
 def _flag(members: dict[str, Member], name: str) -> bool:
@@ -144,33 +176,32 @@ def _flag(members: dict[str, Member], name: str) -> bool:
     raise UnfitError("odd_member")
 
 
-def _input(member: Member | None, max_items: int) -> tuple[list[msgspec.Raw] | None, bytes | None]:
+def _input(member: Member | None, max_items: int) -> tuple[list[bytes] | None, bytes | None]:
+    """The input as items or as text; neither if it is absent or of another kind."""
     if member is None:
         return None, None
     if member.value[:1] == b'"':
         return None, member.value
     if member.value[:1] != b"[":
         return None, None
-    items = _ITEMS.decode(member.value)
+    items = _items(member.value)
     if len(items) > max_items:
         raise UnfitError("too_large")
     return items, None
 
 
-def is_deeper_than(text: bytes, depth: int) -> bool:
-    """Whether valid JSON nests arrays and objects deeper than `depth`.
-
-    Strings are cut out and innermost pairs removed level by level, all in C: a hostile body must
-    not reach a recursive parser (CPython raises RecursionError near 1,000 levels).
-    """
-    if text.count(b"[") + text.count(b"{") <= depth:
-        return False
-    brackets = _QUOTED.sub(b"", text).translate(_SQUARE, _NOT_BRACKETS)
-    for _ in range(depth):
-        brackets = brackets.replace(b"[]", b"")
-        if not brackets:
-            return False
-    return True
+def _items(raw: bytes) -> list[bytes]:
+    text, values = _split(raw, _ITEMS)
+    if text is raw:
+        return [bytes(value) for value in values]
+    items: list[bytes] = []
+    at = 0
+    for value in values:
+        gap = _GAP.match(text, at)
+        assert gap is not None
+        at = gap.end() + len(value)
+        items.append(raw[gap.end() : at])
+    return items
 
 
 def frame(

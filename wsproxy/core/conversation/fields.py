@@ -35,7 +35,8 @@ class FieldReader:
         }
 
     def _digest(self, key: PoolKey, raw: bytes) -> Digest:
-        spelling = key + sha(raw) if len(raw) > SHORT_BYTES else key + raw
+        # No JSON text starts with "#", so a digest cannot stand for a short value.
+        spelling = key + (b"#" + sha(raw) if len(raw) > SHORT_BYTES else raw)
         known = self._values.get(spelling)
         if known is None:
             known = self._values[spelling] = _value_digest(raw)

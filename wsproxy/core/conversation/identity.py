@@ -22,8 +22,9 @@ RawHeaders = Sequence[tuple[bytes, bytes]]
 
 #: An unnamed header that changes is not an identity: this many values in one session say so.
 VOLATILE_VALUES: Final = 3
-#: Sessions whose unnamed headers are watched (LRU).
+#: Sessions whose unnamed headers are watched (LRU), and how many names in each.
 WATCHED_SESSIONS: Final = 4096
+WATCHED_NAMES: Final = 64
 #: As many new hints in a row, none seen before, and the source is no hint (contract §3).
 NEW_HINTS_IN_A_ROW: Final = 8
 #: Hints remembered per pool key and source (LRU).
@@ -75,8 +76,8 @@ class Identities:
         """`secret`: random bytes of this process."""
         self._classes = classes
         self._secret = secret
-        self._seen: LRU[bytes, dict[str, set[bytes]]] = LRU(WATCHED_SESSIONS)
-        self._volatile: LRU[bytes, set[str]] = LRU(WATCHED_SESSIONS)
+        self._seen: LRU[bytes, dict[bytes, set[bytes]]] = LRU(WATCHED_SESSIONS)
+        self._volatile: LRU[bytes, set[bytes]] = LRU(WATCHED_SESSIONS)
         self._class_of = lru_cache(maxsize=1024)(self._classify)
 
     def read(self, url: str, headers: RawHeaders) -> Identity:
@@ -114,11 +115,14 @@ class Identities:
         return None
 
     def _key(self, url: str, headers: RawHeaders) -> PoolKey:
-        """HMAC over URL and identity headers; names fold case, order of names does not matter."""
+        """HMAC over URL and identity headers: names fold case, their order does not matter.
+
+        Lines of one name keep theirs: to upstream it can mean something.
+        """
         state = hmac.new(self._secret, digestmod=hashlib.sha256)
         _feed(state, url.encode())
-        for name, value in sorted((name.lower(), value) for name, value in headers):
-            _feed(state, name)
+        for name, value in sorted(headers, key=lambda header: header[0].lower()):
+            _feed(state, name.lower())
             _feed(state, value)
         return PoolKey(state.digest())
 
@@ -142,15 +146,30 @@ class Identities:
         base = self._key(url, named)
         volatile = self._volatile.setdefault(base, set())
         watched = self._seen.setdefault(base + (hint[1] if hint else b""), {})
-        new = []
+        is_volatile, new = False, []
         for name, value in unnamed:
-            values = watched.setdefault(name, set())
-            if len(values) < VOLATILE_VALUES:
-                values.add(hashlib.sha256(value).digest()[:8])
-            if len(values) >= VOLATILE_VALUES and name not in volatile:
-                volatile.add(name)
+            mark = _mark(name.encode("latin-1"))
+            if not _is_volatile(watched, mark, value) and mark not in volatile:
+                continue
+            is_volatile = True
+            if mark not in volatile and len(volatile) < WATCHED_NAMES:
+                volatile.add(mark)
                 new.append(name)
-        return not volatile.isdisjoint(names), new
+        return is_volatile, new
+
+
+def _is_volatile(watched: dict[bytes, set[bytes]], name: bytes, value: bytes) -> bool:
+    """Whether a header has shown too many values, this one counted; or is one name too many."""
+    if name not in watched and len(watched) >= WATCHED_NAMES:
+        return True
+    values = watched.setdefault(name, set())
+    if len(values) < VOLATILE_VALUES:
+        values.add(_mark(value))
+    return len(values) >= VOLATILE_VALUES
+
+
+def _mark(text: bytes) -> bytes:
+    return hashlib.sha256(text).digest()[:8]
 
 
 def _named_by_connection(headers: RawHeaders) -> frozenset[str]:

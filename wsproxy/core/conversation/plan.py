@@ -17,6 +17,7 @@ from wsproxy.core.api.items import Pairing
 from wsproxy.core.conversation.fields import changed
 from wsproxy.core.conversation.history import Checkpoint, Reading
 from wsproxy.core.conversation.transcript import Transcript
+from wsproxy.core.conversation.wording import likeliest
 from wsproxy.core.ids import Digest
 
 
@@ -38,7 +39,9 @@ class Why:
     about: tuple[tuple[str, str], ...] = ()
 
     def __str__(self) -> str:
-        return "; ".join([f"reason={self.reason}", *(f"{name}={value}" for name, value in self.about)])
+        return "; ".join(
+            [f"reason={self.reason}", *(f"{name}={value}" for name, value in self.about)]
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,33 +69,42 @@ def safe(text: str) -> str:
     return _UNSAFE.sub("?", text)[:64]
 
 
-def decide(
-    reading: Reading, transcript: Transcript, fields: Mapping[str, Digest]
-) -> Continuation:
+def decide(reading: Reading, transcript: Transcript, fields: Mapping[str, Digest]) -> Continuation:
     """Sort what a look-up found into what may be continued, and say why the rest may not."""
     if not transcript.is_whole_context:
         return Continuation((), Why("own_context"))
     sound: list[Candidate] = []
     why: Why | None = None
     for checkpoint, used in reading.matches:
+        if any(reading.held[used:]):
+            break  # from here on a delta would repeat what the model made
         objection = _objection(checkpoint, used, transcript, fields)
         if objection is None:
             sound.append(Candidate(checkpoint, used))
         why = why or objection
     if sound:
         return Continuation(tuple(sound), Why("parent_evicted"))
-    return Continuation((), why or _why_no_match(reading))
+    return Continuation((), _why_none(reading, why))
 
 
-def _why_no_match(reading: Reading) -> Why:
-    if reading.is_repeat:
+def _why_none(reading: Reading, objection: Why | None) -> Why:
+    """Why nothing can be continued; `objection` is what the longest match met."""
+    if objection is not None and objection.reason != "foreign_item":
+        return objection
+    if objection is None and reading.is_repeat:
         return Why("no_new_items")
-    if reading.difference is None:
-        return Why("new_conversation")
-    if reading.difference.is_omitted_reasoning:
-        return Why("omitted_reasoning", (("index", str(reading.difference.index)),))
-    about = (("index", str(reading.difference.index)), ("type", safe(reading.difference.type)))
-    return Why("history_edited", about)
+    # What is foreign in a delta may be an old item, where the request leaves a longer conversation.
+    used = reading.matches[0][1] if reading.matches else 0
+    longer = [checkpoint for checkpoint in reading.siblings if checkpoint.length > used]
+    difference, is_too_short = likeliest(reading.wording, longer)
+    if is_too_short:
+        return Why("no_new_items")
+    if difference is None or difference.index < used:
+        return objection or Why("new_conversation")
+    where = ("index", str(difference.index))
+    if difference.is_omitted_reasoning:
+        return Why("omitted_reasoning", (where,))
+    return Why("history_edited", (where, ("type", safe(difference.type))))
 
 
 def _objection(
@@ -106,7 +118,9 @@ def _objection(
     for index in range(used, len(transcript)):
         item = transcript.item(index)
         if item.exact is None or not item.may_be_delta:
-            return Why("foreign_item", (("index", str(index)), ("type", safe(item.type or "opaque"))))
+            return Why(
+                "foreign_item", (("index", str(index)), ("type", safe(item.type or "opaque")))
+            )
         if item.answer is not None:
             answers.append(item.answer)
     return None if are_paired(checkpoint.open_calls, answers) else Why("unanswered_call")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 from wsproxy.core.api.canonical import DIGEST_BYTES, NotStrictError
 from wsproxy.core.api.items import Item, read_item, read_text
-from wsproxy.core.api.request import Request, UnfitError, is_deeper_than
+from wsproxy.core.api.request import Request, UnfitError
 from wsproxy.core.ids import Digest
 
 
@@ -15,15 +15,26 @@ class Transcript:
     """The items of one request. Reading an item raises `UnfitError` if it is not strict JSON."""
 
     def __init__(self, request: Request, *, max_depth: int = 64) -> None:
-        self._raw: list[bytes] = [] if request.items is None else list(map(bytes, request.items))
+        self._raw: Sequence[bytes] = request.items or ()
         self._text = request.text
         self._max_depth = max_depth - 2  # below the body and its input array
         self._items: dict[int, Item] = {}
+        self.prefixes: dict[int, Digest] = {}  # as they were told last
         self.is_whole_context = request.is_whole_context
         self.is_stored = not request.store_is_false
 
     def __len__(self) -> int:
         return len(self._raw) if self._text is None else 1
+
+    @property
+    def read_count(self) -> int:
+        """How many items have been parsed so far."""
+        return len(self._items)
+
+    @property
+    def seen(self) -> Mapping[int, Item]:
+        """The items parsed so far, by index."""
+        return self._items
 
     def item(self, index: int) -> Item:
         """One item; parsed when first asked for."""
@@ -36,10 +47,7 @@ class Transcript:
         try:
             if self._text is not None:
                 return read_text(self._text)
-            raw = self._raw[index]
-            if is_deeper_than(raw, self._max_depth):
-                raise UnfitError("unparsed")
-            return read_item(raw)
+            return read_item(self._raw[index], max_depth=self._max_depth)
         except NotStrictError as error:
             raise UnfitError("unparsed") from error
 
@@ -51,7 +59,8 @@ class Transcript:
         state = hashlib.sha256(seed)
         if self._text is not None:
             state.update(b'"' + self._text)
-            return {1: Digest(state.digest()[:DIGEST_BYTES])}
+            self.prefixes = {1: Digest(state.digest()[:DIGEST_BYTES])}
+            return self.prefixes
         prefixes: dict[int, Digest] = {}
         done = 0
         for length in sorted(k for k in set(lengths) if 0 < k <= len(self._raw)):
@@ -59,4 +68,5 @@ class Transcript:
             state.update(b",".join(self._raw[done:length]) + b",")
             prefixes[length] = Digest(state.digest()[:DIGEST_BYTES])
             done = length
+        self.prefixes = prefixes
         return prefixes

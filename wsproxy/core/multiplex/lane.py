@@ -1,7 +1,7 @@
 """One `stream_id` on one connection: FIFO, at most one turn in flight, one warm checkpoint.
 
-    IDLE ──take──▶ BUSY ──settle──▶ IDLE
-                    └──abandon──▶ DRAINING ──settle──▶ IDLE (cold)
+IDLE ──take──▶ BUSY ──settle──▶ IDLE
+                └──abandon──▶ DRAINING ──settle──▶ IDLE (cold)
 """
 
 from __future__ import annotations
@@ -32,6 +32,11 @@ class Lane:
         """Whether a turn may be sent on it now."""
         return self.turn is None
 
+    @property
+    def is_live(self) -> bool:
+        """Whether it runs a turn that somebody waits for."""
+        return self.turn is not None and not self.is_draining
+
     def take(self, turn: TurnId, now: float) -> None:
         """A turn is being sent. Its parent stays warm for forks until the turn ends."""
         assert self.turn is None, f"{self!r} already runs {self.turn}"
@@ -39,6 +44,7 @@ class Lane:
 
     def abandon(self) -> None:
         """Nobody waits for the turn any more; the lane stays taken until its terminal event."""
+        assert self.turn is not None, repr(self)
         self.is_draining = True
 
     def settle(self, warm: Checkpoint | None, response_id: str | None, now: float) -> None:

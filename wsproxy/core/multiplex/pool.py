@@ -10,8 +10,8 @@ Rules of this file
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from wsproxy.core.conversation.history import Checkpoint
@@ -35,30 +35,39 @@ class PoolLimits:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What a turn wants of the pool."""
+    """What a turn wants of the pool.
+
+    `dial_from`: from when on a dial is allowed. `claims`: how many turns already wait for each
+    connection. `longest_turn_s`: of its session, so far.
+    """
 
     key: PoolKey
     session: SessionName
-    candidates: tuple[Candidate, ...]
-    chains_by_id: bool
+    candidates: tuple[Candidate, ...] = ()
+    chains_by_id: bool = True
     own_parent_home: tuple[ConnectionId, LaneName] | None = None
     waits_for_discovery: bool = True
+    longest_turn_s: float = 0.0
+    dial_from: float = 0.0
+    claims: Mapping[ConnectionId, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """Run it here. `candidate` is what is continued, None for a full send."""
+    """Run it here. `candidate` is what is continued, None for a full send; `is_by_id`: it is not
+    warm here, upstream must have stored it."""
 
     connection: Connection
     lane: LaneName
     route: Route
-    candidate: Candidate | None
+    candidate: Candidate | None = None
+    is_by_id: bool = False
 
 
 class Need(Enum):
     """Why nothing can run yet."""
 
-    DIAL = auto()  # a connection is being opened for it
+    DIAL = auto()  # a connection is being opened for it, or will be when the pace allows
     DISCOVERY = auto()  # another turn is finding out about lanes
     PROBE = auto()  # its connection was silent for long and is being pinged
     ROOM = auto()  # every connection is full and none may be opened
@@ -66,12 +75,18 @@ class Need(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Keep it in our queue. `opens` asks for one more connection, `closes` makes room for it."""
+    """Keep it in our queue.
+
+    `on`: the connection it waits for (to be pinged now if `is_probe_due`). `opens`: dial one more
+    for it, after closing `closes`. `until`: ask again then.
+    """
 
     need: Need
+    on: Connection | None = None
     opens: bool = False
     closes: tuple[Connection, ...] = ()
-    probes: Connection | None = None
+    is_probe_due: bool = False
+    until: float | None = None
 
 
 class Pool:
@@ -86,7 +101,10 @@ class Pool:
 
     def get(self, id_: ConnectionId) -> Connection | None:
         """The connection of that id, if it is not closed."""
-        return next((c for c in self.connections if c.id == id_), None)
+        for connection in self.connections:  # asked once a read: a generator costs twice as much
+            if connection.id == id_:
+                return connection
+        return None
 
     def of_key(self, key: PoolKey) -> list[Connection]:
         """Connections that turns of this key may use, chain probes left out."""
@@ -106,62 +124,57 @@ class Pool:
 
     # ── Assignment ───────────────────────────────────────────────────────────────────────────
 
-    def assign(self, ask: Ask, now: float, longest_turn_s: float = 0.0) -> Use | Hold:
+    def assign(self, ask: Ask, now: float) -> Use | Hold:
         """Where the turn runs.
 
         1. where what it continues is warm; 2. on its session's connection; 3. on a further one,
         opened for it; 4. on the key's least loaded one; 5. nowhere yet.
         """
-        open_ = [c for c in self.of_key(ask.key) if not c.is_too_old(now, longest_turn_s)]
-        warm = self._where_warm(ask, open_, now)
-        if warm is not None:
-            return warm
-        preferred = [c for c in open_ if ask.session in c.sessions]
+        young = [c for c in self.of_key(ask.key) if not c.is_too_old(now, ask.longest_turn_s)]
+        preferred = [c for c in young if ask.session in c.sessions]
         return (
-            self._on_one_of(preferred, ask, now)
+            self._where_warm(ask, young, now)
+            or self._on_one_of(preferred, ask, now)
             or self._wait(preferred, ask)
             or self._further(ask, now)
-            or self._on_one_of(sorted(open_, key=lambda c: c.in_flight), ask, now)
+            or self._on_one_of(sorted(young, key=lambda c: c.in_flight), ask, now)
+            or self._wait(young, ask)
+            or self._later(ask, now)
             or Hold(Need.ROOM)
         )
 
-    def _where_warm(
-        self, ask: Ask, open_: Sequence[Connection], now: float
-    ) -> Use | Hold | None:
-        by_id = {c.id: c for c in open_}
+    def _where_warm(self, ask: Ask, young: Sequence[Connection], now: float) -> Use | Hold | None:
+        by_id = {c.id: c for c in young}
         if ask.own_parent_home is not None:
-            return self._on_own_parent(ask.own_parent_home, by_id)
+            return self._on_own_parent(ask.own_parent_home, by_id, now)
         for candidate in ask.candidates:
-            connection = by_id.get(candidate.checkpoint.home[0])
+            id_, lane_name = candidate.checkpoint.home
+            connection = by_id.get(id_)
             if connection is None or not is_warm(connection, candidate.checkpoint):
                 continue
-            if connection.is_open and connection.needs_probe(now):
-                return Hold(Need.PROBE, probes=connection)
-            if connection.probing_since is not None:
-                return Hold(Need.PROBE)
-            lane = connection.lanes[candidate.checkpoint.home[1]]
-            if lane.is_idle and connection.has_room():
-                return Use(connection, lane.name, Route.DELTA, candidate)
-            fork = self._fork_lane(connection)
-            if fork is not None:
-                return Use(connection, fork, Route.FORK, candidate)
+            if connection.lanes[lane_name].is_idle:
+                use = Use(connection, lane_name, Route.DELTA, candidate)
+            elif connection.has_room() and (fork := connection.free_lane()) is not None:
+                use = Use(connection, fork, Route.FORK, candidate)
+            else:
+                continue
+            if connection.has_room():
+                return _proven(use, now)
         return None
 
     def _on_own_parent(
-        self, home: tuple[ConnectionId, LaneName], by_id: dict[ConnectionId, Connection]
-    ) -> Use | None:
+        self,
+        home: tuple[ConnectionId, LaneName],
+        by_id: Mapping[ConnectionId, Connection],
+        now: float,
+    ) -> Use | Hold | None:
         """The client named its parent itself: on the lane that owns it, if that is free."""
         connection = by_id.get(home[0])
         if connection is None or not connection.has_room():
             return None
-        lane = connection.lanes.get(home[1])
-        name = home[1] if lane is not None and lane.is_idle else connection.free_lane()
-        return None if name is None else Use(connection, name, Route.FULL, None)
-
-    def _fork_lane(self, connection: Connection) -> LaneName | None:
-        if connection.lanes_belief is not Lanes.ON or not connection.has_room():
-            return None
-        return connection.free_lane()
+        is_free = connection.lanes[home[1]].is_idle
+        lane = home[1] if is_free else connection.free_lane()
+        return None if lane is None else _proven(Use(connection, lane, Route.FULL), now)
 
     def _on_one_of(
         self, connections: Iterable[Connection], ask: Ask, now: float
@@ -169,69 +182,98 @@ class Pool:
         for connection in connections:
             if not connection.has_room():
                 continue
-            if connection.needs_probe(now):
-                return Hold(Need.PROBE, probes=connection)
             lane = connection.free_lane()
-            assert lane is not None
-            chained = next((c for c in ask.candidates if c.checkpoint.is_stored), None)
-            if chained is not None and ask.chains_by_id:
-                return Use(connection, lane, Route.DELTA, chained)
-            return Use(connection, lane, Route.FULL, None)
+            assert lane is not None, repr(connection)
+            stored = next((c for c in ask.candidates if c.checkpoint.is_stored), None)
+            if stored is not None and ask.chains_by_id:
+                return _proven(Use(connection, lane, Route.DELTA, stored, is_by_id=True), now)
+            return _proven(Use(connection, lane, Route.FULL), now)
         return None
 
-    def _wait(self, preferred: Sequence[Connection], ask: Ask) -> Hold | None:
-        """Whether the session's own connection will soon have room."""
-        for connection in preferred:
-            if connection.state is State.DIALLING:
-                return Hold(Need.DIAL)
-            if connection.probing_since is not None:
-                return Hold(Need.PROBE)
-            if connection.lanes_belief is Lanes.UNKNOWN and ask.waits_for_discovery:
-                return Hold(Need.DISCOVERY)
+    def _wait(self, connections: Sequence[Connection], ask: Ask) -> Hold | None:
+        """Whether one of them will soon have room for this turn as well."""
+        for connection in connections:
+            claims = ask.claims.get(connection.id, 0)
+            finds_out = connection.lanes_belief is Lanes.UNKNOWN and ask.waits_for_discovery
+            if connection.state is State.DIALLING and (finds_out or claims < connection.capacity):
+                return Hold(Need.DIAL, on=connection)
+            if connection.is_open and finds_out:
+                return Hold(Need.DISCOVERY, on=connection)
         return None
+
+    def _later(self, ask: Ask, now: float) -> Hold | None:
+        """Whether a dial is only a matter of pace."""
+        if not now < ask.dial_from < float("inf") or self._room_for(ask.key, now) is None:
+            return None
+        return Hold(Need.DIAL, until=ask.dial_from)
 
     def _further(self, ask: Ask, now: float) -> Hold | None:
         """Open one more, making room for it if need be."""
-        own = self.of_key(ask.key)
-        closes: list[Connection] = []
+        if now < ask.dial_from:
+            return None
+        closes = self._room_for(ask.key, now)
+        return None if closes is None else Hold(Need.DIAL, opens=True, closes=closes)
+
+    # ── Room ─────────────────────────────────────────────────────────────────────────────────
+
+    def has_room_for(self, key: PoolKey) -> bool:
+        """Whether one more connection may be opened without closing any."""
+        own = self.of_key(key)
+        return len(own) < self._max_per_key(own) and len(self.connections) < self.limits.max_total
+
+    def _room_for(self, key: PoolKey, now: float) -> tuple[Connection, ...] | None:
+        """What has to be closed before one more is opened; None if nothing can be."""
+        own = self.of_key(key)
         if len(own) >= self._max_per_key(own):
             victim = _least_recently_used(own)
-            if victim is None:
-                return None
-            closes.append(victim)
-        if len(self.connections) - len(closes) >= self.limits.max_total:
-            victim = _least_recently_used([c for c in own if c not in closes])
-            victim = victim or self._from_idle_keys(now)
-            if victim is None:
-                return None
-            closes.append(victim)
-        return Hold(Need.DIAL, opens=True, closes=tuple(closes))
+        elif len(self.connections) >= self.limits.max_total:
+            # A key that is not used any more gives first (contract §7).
+            victim = self._of_unused_key(key, now) or _least_recently_used(own)
+        else:
+            return ()
+        return None if victim is None else (victim,)
 
     def _max_per_key(self, own: Sequence[Connection]) -> int:
         if any(c.lanes_belief is Lanes.ON for c in own):
             return self.limits.max_per_key_with_lanes
         return self.limits.max_per_key_without_lanes
 
-    def _from_idle_keys(self, now: float) -> Connection | None:
-        """A connection of a key that has not been used for a while (contract §7)."""
-        idle = [c for c in self.connections if c.is_idle and c.is_open]
-        victim = min(idle, key=lambda c: c.idle_since, default=None)
-        if victim is None or now - victim.idle_since < self.limits.key_idle_s:
-            return None
-        return victim
+    def _of_unused_key(self, asking: PoolKey, now: float) -> Connection | None:
+        used_at = {asking: now}
+        for c in self.connections:
+            last = c.idle_since if c.is_idle and c.state is not State.DIALLING else now
+            used_at[c.key] = max(last, used_at.get(c.key, last))
+        unused = {key for key, at in used_at.items() if now - at >= self.limits.key_idle_s}
+        return _least_recently_used([c for c in self.connections if c.key in unused])
 
     # ── Upkeep ───────────────────────────────────────────────────────────────────────────────
 
     def expired(self, now: float) -> list[Connection]:
-        """Idle connections to close: too long idle, beyond the few kept warm, or retired."""
-        idle = [c for c in self.connections if c.is_idle and c.state is not State.DIALLING]
+        """Idle connections to close: too long idle, or beyond the few that are kept warm."""
+        idle = [c for c in self.connections if c.is_idle and c.is_open and not c.is_chain_probe]
         idle.sort(key=lambda c: c.idle_since, reverse=True)
         return [
             c
             for rank, c in enumerate(idle)
-            if c.state is State.RETIRED
-            or now - c.idle_since >= self.limits.idle_s
-            or (rank >= self.limits.max_warm_idle and now - c.idle_since >= self.limits.spare_idle_s)
+            if now - c.idle_since >= self.limits.idle_s
+            or (
+                rank >= self.limits.max_warm_idle and now - c.idle_since >= self.limits.spare_idle_s
+            )
+        ]
+
+    def ageing(
+        self, now: float, ahead_s: float, due_at: Callable[[Connection], float]
+    ) -> list[Connection]:
+        """Connections in recent use whose age ends within `ahead_s`, and that no other replaces."""
+        alive = {c.id for c in self.connections}
+        return [
+            c
+            for c in self.connections
+            if c.is_open
+            and not c.is_chain_probe
+            and c.successor not in alive
+            and due_at(c) - ahead_s <= now
+            and (not c.is_idle or now - c.idle_since < self.limits.spare_idle_s)
         ]
 
 
@@ -241,6 +283,21 @@ def is_warm(connection: Connection, checkpoint: Checkpoint) -> bool:
     return connection.is_open and lane is not None and lane.warm is checkpoint
 
 
+def _proven(use: Use, now: float) -> Use | Hold:
+    """Use it, unless its road must be proven first."""
+    connection = use.connection
+    if connection.probing_since is not None:
+        return Hold(Need.PROBE, on=connection)
+    if connection.needs_probe(now):
+        return Hold(Need.PROBE, on=connection, is_probe_due=True)
+    return use
+
+
 def _least_recently_used(connections: Sequence[Connection]) -> Connection | None:
-    idle = [c for c in connections if c.is_idle and c.is_open and c.probing_since is None]
+    """The one to close; a connection that is being proven or finds something out is in use."""
+    idle = [
+        c
+        for c in connections
+        if c.is_idle and c.is_open and c.probing_since is None and not c.is_chain_probe
+    ]
     return min(idle, key=lambda c: c.idle_since, default=None)

@@ -11,6 +11,7 @@ Rules of this file
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from wsproxy.core.api.canonical import NotStrictError
 from wsproxy.core.api.events import (
@@ -43,19 +44,31 @@ _TERMINAL = frozenset({Kind.COMPLETED, Kind.ENDED})
 _WITH_RESPONSE = frozenset({Kind.LIFECYCLE, Kind.COMPLETED, Kind.ENDED})
 
 
+@dataclass(frozen=True, slots=True)
+class TurnLimits:
+    """Against an upstream that never ends (faults.md §4, 16)."""
+
+    max_events: int = 2_000_000
+    max_bytes: int = 268_435_456
+
+
 class Stream:
     """One turn's events on their way home.
 
     `restored` is the raw JSON that `previous_response_id` gets back, None if we added no id.
+    `heard_at`: when its last event came; before the first one, when its frame left.
     """
 
     __slots__ = (
         "done",
         "event_count",
+        "first_event_at",
+        "first_output_at",
+        "heard_at",
         "is_discarding",
+        "is_sent",
         "is_started",
         "is_streaming",
-        "last_event_at",
         "next_number",
         "parent",
         "pending",
@@ -65,7 +78,13 @@ class Stream:
     )
 
     def __init__(
-        self, turn: TurnId, *, is_streaming: bool, parent: str | None, restored: bytes | None
+        self,
+        turn: TurnId,
+        *,
+        is_streaming: bool,
+        parent: str | None,
+        restored: bytes | None,
+        now: float = 0.0,
     ) -> None:
         self.turn = turn
         self.is_streaming = is_streaming
@@ -74,9 +93,12 @@ class Stream:
         self.next_number = 0
         self.pending: list[bytes] = []
         self.done: list[tuple[int | None, bytes]] = []
+        self.is_sent = True  # False while its frame leaves: the driver sees it go
         self.is_started = False
         self.is_discarding = False
-        self.last_event_at = 0.0
+        self.heard_at = now
+        self.first_event_at: float | None = None
+        self.first_output_at: float | None = None  # of the first event that is no lifecycle
         self.event_count = 0
         self.upstream_bytes = 0
 
@@ -102,7 +124,8 @@ class Stream:
 
     def remember(self, received: Received) -> None:
         """Keep an output item until the turn's end: it is what the next turn will echo."""
-        self.done.append(output_item(received.payload))
+        if not self.is_discarding:
+            self.done.append(output_item(received.payload))
 
     def outputs(self, received: Received) -> list[list[Item]] | None:
         """The items of a completed response in order, in the versions seen; None if one is
@@ -129,8 +152,10 @@ class Relay:
     the turn that is finding out.
     """
 
-    def __init__(self, connection: ConnectionId) -> None:
+    def __init__(self, connection: ConnectionId, limits: TurnLimits | None = None) -> None:
+        limits = limits or TurnLimits()
         self.connection = connection
+        self._max_events, self._max_bytes = limits.max_events, limits.max_bytes
         self.streams: dict[str, Stream] = {}
         self.default: Stream | None = None
         self.names: set[str] = set()
@@ -150,6 +175,7 @@ class Relay:
             self.default = None
         else:
             self.streams.clear()
+            self.names.clear()  # were one of them used after all, nobody could say for whom
 
     def remove(self, turn: TurnId) -> None:
         """The turn has ended; later events on its lane are nobody's."""
@@ -174,10 +200,14 @@ class Relay:
             stream = self.default if lane is None else self.streams.get(lane)
             if stream is None:
                 return self._nobodys(received)
-            stream.last_event_at = now
+            stream.heard_at = now
             stream.event_count += 1
             stream.upstream_bytes += len(payload)
+            if stream.upstream_bytes > self._max_bytes or stream.event_count > self._max_events:
+                return MessageRefused(self.connection, Fault.MESSAGE_TOO_BIG, "an endless turn")
             if kind is Kind.ORDINARY and stream.is_started:
+                if stream.first_output_at is None:
+                    stream.first_output_at = now
                 if not stream.pending:
                     self.dirty.append(stream)
                 stream.forward(received)
@@ -188,7 +218,12 @@ class Relay:
 
     def _significant(self, stream: Stream, received: Received) -> Significant | None:
         kind = received.kind
+        if not stream.is_sent:
+            # Its frame has not wholly left: this is left over from the turn before it (F22).
+            return self._nobodys(received)
         is_first, stream.is_started = not stream.is_started, True
+        if is_first:
+            stream.first_event_at = stream.heard_at
         has_echo = received.stream_id is not None
         if kind is Kind.ITEM_DONE:
             stream.remember(received)

@@ -14,7 +14,7 @@ from typing import Final
 OFFER: Final = b"permessage-deflate; client_max_window_bits"
 
 #: Level 3 makes frames 4–7 % larger than level 6 in 60 % of the time, and a repeated frame of
-#: 20 KB costs 30 µs instead of 105 (docs/decisions/frame-reading.md).
+#: 20 KB takes a fifth of the time (docs/decisions/frame-reading.md).
 LEVEL: Final = 3
 
 #: Output that may always be had: below it a tiny frame that repeats the previous message whole

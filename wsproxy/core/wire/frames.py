@@ -32,7 +32,7 @@ _XOR: Final = tuple(bytes(value ^ key for value in range(256)) for key in range(
 def mask(payload: bytes | memoryview, key: bytes) -> bytearray:
     """XOR the payload with the 4 bytes of `key`, over and over (RFC 6455 §5.3).
 
-    A strided `translate` costs 2–3 ns a byte; the XOR of two big integers costs 4–5.
+    A strided `translate` costs 1.5 ns a byte, the XOR of two large integers up to 2.
     """
     masked = bytearray(payload)
     for place, byte in enumerate(key):

@@ -1,0 +1,82 @@
+"""Events on their way home: processor time and latency that a relay adds to each."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+from tests.bench.children import Child
+from tests.bench.client import caller, post, told
+from tests.bench.figures import percentile
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """`streams` answers at once, each `rate` events/s for `seconds`; `keys` = connections used."""
+
+    streams: int
+    rate: int
+    seconds: float
+    keys: int
+
+    @property
+    def events(self) -> int:
+        """Deltas of one stream."""
+        return max(1, round(self.rate * self.seconds))
+
+    def body(self, number: int) -> bytes:
+        """The order of one stream."""
+        order = f"emit/{number}/{self.streams}/{self.rate}/{self.events}"
+        body = {"model": "bench", "input": f"stream {number}", "stream": True, "store": False}
+        return json.dumps(
+            {**body, "metadata": {"bench": order}}, separators=(",", ":")
+        ).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Relayed:
+    """One round: µs of CPU an event of the relaying process, and µs from write to arrival."""
+
+    cpu_us: float
+    p50_us: float
+    p99_us: float
+    p999_us: float
+
+
+async def one_round(load: Load, upstream: Child, through: Child) -> Relayed:
+    """Run the load once."""
+    callers = [await caller(through.base_url) for _ in range(load.streams)]
+    requests = [
+        post(through.base_url, load.body(number), key=f"key-{number % load.keys}", session="s")
+        for number in range(load.streams)
+    ]
+    before = through.cpu_s()
+    await asyncio.gather(*map(_asked, callers, requests))
+    spent_s = through.cpu_s() - before
+    sent = await told(upstream.base_url, "/bench/sent")
+    late = list(
+        chain.from_iterable(
+            _latencies(sent[str(number)], one.event_times()) for number, one in enumerate(callers)
+        )
+    )
+    for one in callers:
+        one.close()
+    late.sort()
+    return Relayed(
+        1e6 * spent_s / len(late),
+        percentile(late, 0.5) / 1e3,
+        percentile(late, 0.99) / 1e3,
+        percentile(late, 0.999) / 1e3,
+    )
+
+
+async def _asked(one: object, request: bytes) -> None:
+    await one.ask(request)  # type: ignore[attr-defined]
+
+
+def _latencies(sent: Sequence[int], arrived: Sequence[int]) -> list[int]:
+    assert len(sent) == len(arrived), f"{len(sent)} events sent, {len(arrived)} arrived"
+    return [there - here for here, there in zip(sent, arrived, strict=True)]

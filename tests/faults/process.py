@@ -1,0 +1,54 @@
+"""`wsproxy serve` as a process of its own, to be signalled and killed."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+#: Longest wait for a process to be ready or to end; far above what either takes.
+PATIENCE_S: Final = 20.0
+
+
+class Serving:
+    """One running process; `base_url` is what it printed."""
+
+    def __init__(self, process: asyncio.subprocess.Process, base_url: str) -> None:
+        self._process = process
+        self.base_url = base_url
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        self._process.send_signal(number)
+
+    async def exit_code(self) -> int:
+        """Wait for its end; negative: the signal that killed it."""
+        async with asyncio.timeout(PATIENCE_S):
+            return await self._process.wait()
+
+
+@asynccontextmanager
+async def serving(
+    upstream: str, *options: str, port: int = 0, stdin: int | None = None
+) -> AsyncIterator[Serving]:
+    """Run it until the block ends; killed if it still runs then."""
+    process = await asyncio.create_subprocess_exec(
+        *[sys.executable, "-m", "wsproxy", "serve", "--log-level", "error"],
+        *["--listen", f"127.0.0.1:{port}", "--upstream", upstream, "--set", "trace=off"],
+        *options,
+        stdin=asyncio.subprocess.DEVNULL if stdin is None else stdin,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            line = (await process.stdout.readline()).decode()
+        assert "base URL " in line, line
+        yield Serving(process, line.partition("base URL ")[2].strip())
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()

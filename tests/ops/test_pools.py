@@ -1,0 +1,161 @@
+"""`/_wsproxy/pools`, `wsproxy pools` and `wsproxy top`: what runs, what waits, what was saved."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from typing import Any, Final
+
+import pytest
+
+from tests.worlds import World, eventually, user, world
+from wsproxy.cli.main import main
+from wsproxy.simulator import Rules
+
+CANARY: Final = "canary-5e11"
+#: One turn at a time, on one connection: the second one has to wait.
+NARROW: Final[dict[str, Any]] = {
+    "lanes": "off",
+    "max_connections": 1,
+    "queue_wait_s": 30.0,
+    "continuation": "off",
+}
+
+
+async def page(proxy: World, name: str) -> str:
+    origin = proxy.proxy.base_url.rsplit("/", 1)[0]
+    async with proxy.client.get(f"{origin}/_wsproxy/{name}") as answer:
+        assert answer.status == 200
+        return await answer.text()
+
+
+async def pools(proxy: World) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(await page(proxy, "pools"))
+    return found
+
+
+async def talk(proxy: World, turns: int, **body: Any) -> None:
+    items = [user("hello")]
+    for number in range(turns):
+        answer = await proxy.turn(items, **body)
+        items += [*answer.response()["output"], user(f"and {number}?")]
+
+
+async def test_a_session_shows_its_connection_its_lanes_and_what_it_saved() -> None:
+    async with world(continuation="on", lanes="on") as proxy:
+        await talk(proxy, 4, prompt_cache_key="mine")
+        shown = await pools(proxy)
+    [row] = shown["pool"]["sessions"]
+    assert row["connections"] == 1
+    assert row["lanes_used"] == 1
+    assert (row["lanes_max"], row["in_flight"], row["in_flight_max"]) == (32, 0, 16)
+    assert (row["queued"], row["transport"]) == (0, "websocket")
+    assert shown["pool"]["connections"][0]["lanes_warm"] == 1
+    saved = shown["saved"]
+    assert (saved["turns"], saved["continued"], saved["handshakes"]) == (4, 3, 1)
+    assert saved["bytes_up"] < saved["bytes_http"]
+
+
+async def test_a_turn_that_waits_is_shown_with_its_wait() -> None:
+    async with world(Rules(round_trip_s=0.3), **NARROW) as proxy:
+        running = [asyncio.create_task(proxy.turn([user(str(n))])) for n in range(3)]
+        await eventually(lambda: len(proxy.core.waiting) == 2, proxy.core)
+        shown = (await pools(proxy))["pool"]
+        assert (shown["turns"], shown["queued"]) == (3, 2)
+        assert shown["longest_wait_s"] > 0
+        [row] = shown["sessions"]
+        assert (row["in_flight"], row["in_flight_max"], row["queued"]) == (1, 1, 2)
+        assert row["longest_wait_s"] == shown["longest_wait_s"]
+        assert {(await task).status for task in running} == {200}
+
+
+@pytest.mark.parametrize(
+    ("status", "is_whole_upstream"), [(404, True), (403, False)], ids=["no such URL", "this key"]
+)
+async def test_an_upstream_without_websocket_shows_until_when_it_is_believed(
+    status: int, is_whole_upstream: bool
+) -> None:
+    async with world(Rules(refuse_upgrade=status)) as proxy:
+        await talk(proxy, 2)
+        shown = await pools(proxy)
+    assert shown["saved"]["over_https"] == 2
+    assert (shown["pool"]["url_no_websocket_s"] > 0) is is_whole_upstream
+    [key] = shown["pool"]["keys"]
+    assert (key["no_websocket_s"] > 0) is not is_whole_upstream
+    assert key["dial_failures"] == 1
+
+
+async def test_keys_and_sessions_are_shown_as_8_hex_and_never_as_they_are() -> None:
+    async with world() as proxy:
+        body = {"prompt_cache_key": f"cache-{CANARY}", "metadata": {"canary": CANARY}}
+        await proxy.turn(f"say {CANARY}", key=f"sk-{CANARY}", **body)
+        await proxy.turn("x", key=f"sk-{CANARY}", headers={"session-id": f"session-{CANARY}"})
+        texts = [await page(proxy, name) for name in ("pools", "metrics")]
+    assert all(CANARY not in text for text in texts)
+    pool = json.loads(texts[0])["pool"]
+    names = [row[name] for row in pool["sessions"] for name in ("key", "session")]
+    assert len(pool["sessions"]) == 2
+    assert all(re.fullmatch("[0-9a-f]{8}", name) for name in names)
+
+
+async def test_answers_of_the_model_cache_are_counted() -> None:
+    async with world() as proxy:
+        for _ in range(3):
+            headers = {"Authorization": "Bearer sk-1"}
+            async with proxy.client.get(f"{proxy.proxy.base_url}/models", headers=headers) as list_:
+                assert list_.status == 200
+        shown = await pools(proxy)
+    assert shown["models"] == {"hits": 2, "misses": 1, "revalidations": 0, "stale_served": 0}
+
+
+# ── The console ──────────────────────────────────────────────────────────────────────────────
+
+
+async def test_pools_prints_one_screen(capsys: pytest.CaptureFixture[str]) -> None:
+    async with world(continuation="on", lanes="on") as proxy:
+        await talk(proxy, 3, prompt_cache_key="mine")
+        code = await asyncio.to_thread(main, ["pools", "--url", proxy.proxy.base_url])
+    shown = capsys.readouterr().out
+    assert code == 0
+    assert "turns 3 · running 0 · queued 0" in shown
+    assert re.search(r"session +key +conns +age +lanes +in-flight +queued +wait", shown)
+    assert re.search(r"[0-9a-f]{8} [0-9a-f]{8} +1 +[0-9.]+ s +1/32 +0/16 +0 +- +websocket", shown)
+    assert len(shown.splitlines()) < 12
+
+
+async def test_pools_finds_the_daemon_by_its_listen_address(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async with world() as proxy:
+        assert proxy.proxy.front is not None
+        address = str(proxy.proxy.front.addresses[0])
+        code = await asyncio.to_thread(main, ["pools", "--json", "--listen", address])
+    assert code == 0
+    assert json.loads(capsys.readouterr().out)["addresses"] == [address]
+
+
+async def test_top_prints_one_screen_after_another_where_it_is_piped(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async with world() as proxy:
+        await talk(proxy, 1)
+        looks = ["--count", "2", "--interval", "0.1", "--url", proxy.proxy.base_url]
+        assert await asyncio.to_thread(main, ["top", *looks]) == 0
+        screens = capsys.readouterr().out
+        assert await asyncio.to_thread(main, ["top", "--json", *looks]) == 0
+    assert screens.count("wsproxy 0") == 2
+    assert "turns 1 (0.0/s)" in screens
+    reports = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert reports[0]["up_s"] < reports[1]["up_s"]
+
+
+@pytest.mark.parametrize("command", ["pools", "top"])
+def test_without_a_daemon_the_console_says_how_to_start_one(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([command, "--url", "http://127.0.0.1:9"]) == 1
+    assert capsys.readouterr().err.splitlines() == [
+        "wsproxy: no wsproxy answers at 127.0.0.1:9",
+        "  start one: wsproxy serve",
+    ]

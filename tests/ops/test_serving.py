@@ -1,0 +1,130 @@
+"""The daemon as a process: what systemd is told, and what SIGHUP takes over."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from wsproxy import systemd
+from wsproxy.config import Settings
+from wsproxy.reloading import RELOADABLE, needs_restart
+
+PATIENCE_S: Final = 20.0
+FIRST: Final = 'listen = ["127.0.0.1:0"]\ntrace = "off"\n'
+
+
+@dataclass
+class Serving:
+    """A daemon in a process of its own, and the socket that systemd would listen on."""
+
+    process: subprocess.Popen[str]
+    told: socket.socket
+    settings: Path
+
+    def next_state(self) -> list[str]:
+        return self.told.recv(4096).decode().splitlines()
+
+    def until_logged(self, event: str) -> dict[str, Any]:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            found: dict[str, Any] = json.loads(line)
+            if found["event"] == event:
+                return found
+        raise AssertionError(f"{event} was never logged")
+
+    def reload(self, more: str) -> None:
+        self.settings.write_text(FIRST + more)
+        self.process.send_signal(signal.SIGHUP)
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[Serving]:
+    path = folder / "wsproxy.toml"
+    path.write_text(FIRST)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
+        told.bind(str(folder / "notify"))
+        told.settimeout(PATIENCE_S)
+        command = [sys.executable, "-m", "wsproxy", "serve", "--config", str(path)]
+        environment = {**os.environ, "NOTIFY_SOCKET": str(folder / "notify")}
+        with subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as process:
+            try:
+                yield Serving(process, told, path)
+            finally:
+                process.kill()
+
+
+def ask(port: int, host: str, path: str = "/_wsproxy/readyz") -> int:
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)) as connection:
+        connection.request("GET", path, headers={"Host": host})
+        return connection.getresponse().status
+
+
+def test_systemd_is_told_ready_then_stopping_and_a_reload_takes_over_what_it_can(
+    tmp_path: Path,
+) -> None:
+    with serving(tmp_path) as daemon:
+        ready, status = daemon.next_state()
+        assert ready == "READY=1"
+        port = int(status.rpartition(":")[2].split("/")[0])
+        assert ask(port, f"agents.test:{port}") == 403
+        daemon.reload('allowed_hosts = ["agents.test"]\nlog_level = "warning"\nmax_turns = 3\n')
+        assert daemon.until_logged("daemon.restart_needed")["fields"] == ["max_turns"]
+        assert ask(port, f"agents.test:{port}") == 200
+        daemon.reload("lanes = 7\n")
+        assert "lanes" in daemon.until_logged("daemon.reload_refused")["detail"]
+        assert ask(port, f"agents.test:{port}") == 200
+        daemon.process.terminate()
+        assert daemon.next_state()[0] == "STOPPING=1"
+        assert daemon.process.wait(PATIENCE_S) == 0
+
+
+def test_a_token_is_read_again_though_its_files_name_is_the_same(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("a" * 20)
+    with serving(tmp_path) as daemon:
+        _, status = daemon.next_state()
+        port = int(status.rpartition(":")[2].split("/")[0])
+        daemon.reload(f'token_file = "{token}"\n')
+        assert daemon.until_logged("daemon.reloaded")["fields"] == ["token_file"]
+        assert ask(port, f"127.0.0.1:{port}") == 401
+        token.write_text("b" * 20)
+        daemon.reload(f'token_file = "{token}"\n')
+        daemon.until_logged("daemon.reloaded")
+        assert ask(port, f"127.0.0.1:{port}", f"/t/{'a' * 20}/_wsproxy/readyz") == 401
+        assert ask(port, f"127.0.0.1:{port}", f"/t/{'b' * 20}/_wsproxy/readyz") == 200
+
+
+def test_only_what_changed_and_cannot_change_is_named() -> None:
+    wanted = Settings(max_turns=9, log_level="debug", lanes="off")
+    assert needs_restart(Settings(), wanted) == ["lanes", "max_turns"]
+    assert set(RELOADABLE) <= set(Settings.__dataclass_fields__)
+
+
+@pytest.mark.parametrize(
+    "address", ["", "relative", "/nowhere/at/all", "@nobody-listens-here"], ids=repr
+)
+def test_without_a_supervisor_nothing_happens(address: str) -> None:
+    assert systemd.notify(systemd.READY, environment={"NOTIFY_SOCKET": address}) is False
+
+
+def test_the_abstract_namespace_is_reached(tmp_path: Path) -> None:
+    name = f"wsproxy-test-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
+        told.bind(f"\0{name}")
+        told.settimeout(PATIENCE_S)
+        assert systemd.notify("READY=1", environment={"NOTIFY_SOCKET": f"@{name}"})
+        assert told.recv(100) == b"READY=1"

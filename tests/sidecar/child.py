@@ -1,0 +1,21 @@
+"""An agent with no SDK: so many turns of one conversation, then the exit code that is asked for.
+
+python child.py TURNS EXIT_CODE
+"""
+
+import json
+import os
+import sys
+import urllib.request
+
+base_url = os.environ["OPENAI_BASE_URL"]
+items = []
+for number in range(int(sys.argv[1])):
+    items.append({"type": "message", "role": "user", "content": f"turn {number}"})
+    body = json.dumps({"model": "sim", "store": False, "input": items}).encode()
+    headers = {"Content-Type": "application/json", "Authorization": "Bearer sk-canary-77"}
+    request = urllib.request.Request(f"{base_url}/responses", body, headers)
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        items += json.load(answer)["output"]
+print(json.dumps({"base_url": base_url, "is_terminal": sys.stdin.isatty()}))
+sys.exit(int(sys.argv[2]))

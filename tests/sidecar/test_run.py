@@ -1,0 +1,177 @@
+"""`wsproxy run`: the child's own life, behind a proxy of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from wsproxy.cli.main import main
+from wsproxy.demo import children
+from wsproxy.metrics.tally import Tally
+from wsproxy.sidecar.child import ChildError, run_child
+from wsproxy.sidecar.running import summary
+
+CHILD: Final = str(Path(__file__).with_name("child.py"))
+RUN: Final = [sys.executable, "-m", "wsproxy", "run"]
+PATIENCE_S: Final = 30.0
+
+#: Says that it is there, counts SIGINTs for a moment after the first, and tells how many came.
+COUNTER: Final = """
+import signal, sys, time
+seen = []
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, lambda got, _: seen.append(got))
+print("ready", sys.stdin.isatty(), flush=True)
+while not seen:
+    time.sleep(0.02)
+time.sleep(0.4)
+print("seen", [signal.Signals(one).name for one in seen], flush=True)
+sys.exit(5)
+"""
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[str]:
+    with children.simulator([]) as base_url:
+        yield base_url
+
+
+def environment(**variables: str) -> dict[str, str]:
+    kept = {n: v for n, v in os.environ.items() if not n.startswith(("OPENAI_", "WSPROXY_"))}
+    return {**kept, **variables}
+
+
+def test_a_command_runs_behind_a_proxy_of_its_own_and_two_lines_say_what_was_saved(
+    upstream: str,
+) -> None:
+    ran = subprocess.run(
+        [*RUN, "--continuation", "on", "--", sys.executable, CHILD, "4", "7"],
+        env=environment(OPENAI_BASE_URL=upstream),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert ran.returncode == 7, ran.stderr
+    told = json.loads(ran.stdout)
+    assert told["base_url"].startswith("http://127.0.0.1:")
+    assert told["base_url"] not in (upstream, "http://127.0.0.1:8787/v1")
+    first, second = ran.stderr.splitlines()
+    assert first.startswith("wsproxy: 4 turns, 3 sent as deltas; 1 upstream handshake for 4 conn")
+    assert " sent up instead of " in second
+    assert "canary" not in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("number", "seen"), [(signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "SIGINT")], ids=str
+)
+def test_a_signal_for_us_alone_is_passed_on_and_the_child_ends_first(
+    upstream: str, number: signal.Signals, seen: str
+) -> None:
+    command = [*RUN, "--upstream", upstream, "--", sys.executable, "-c", COUNTER]
+    with subprocess.Popen(
+        command,
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == "ready False\n"
+        running.send_signal(number)
+        assert running.stdout.readline() == f"seen ['{seen}']\n"
+        assert running.wait(PATIENCE_S) == 5
+
+
+def test_ctrl_c_at_a_terminal_reaches_the_child_once(upstream: str) -> None:
+    master, slave = pty.openpty()
+    own_terminal = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+    start = [sys.executable, "-c", own_terminal + "os.execv(sys.argv[1], sys.argv[1:])"]
+    command = [*start, *RUN, "--upstream", upstream, "--", sys.executable, "-c", COUNTER]
+    with subprocess.Popen(
+        command, env=environment(), stdin=slave, stdout=slave, stderr=slave, start_new_session=True
+    ) as running:
+        os.close(slave)
+        text = read_until(master, "ready True")
+        os.write(master, b"\x03")
+        text += read_until(master, "no turn came through")
+        assert running.wait(PATIENCE_S) == 5
+    os.close(master)
+    assert "seen ['SIGINT']" in text
+
+
+def read_until(terminal: int, end: str) -> str:
+    text = ""
+    deadline = time.monotonic() + PATIENCE_S
+    while end not in text:
+        readable, _, _ = select.select([terminal], [], [], deadline - time.monotonic())
+        assert readable, text
+        text += os.read(terminal, 4096).decode()
+    return text
+
+
+@pytest.mark.parametrize(
+    ("script", "code"),
+    [("exit 0", 0), ("exit 3", 3), ("kill -9 $$", 137), ("kill -TERM $$", 143)],
+    ids=["well", "badly", "killed", "terminated"],
+)
+def test_the_exit_code_is_the_childs_as_a_shell_would_tell_it(script: str, code: int) -> None:
+    assert run_child(["sh", "-c", script], os.environ) == code
+
+
+@pytest.mark.parametrize(
+    ("mode", "code"), [(None, 127), (0o600, 126), (0o700, 126)], ids=["none", "no x", "no program"]
+)
+def test_a_command_that_cannot_be_started_ends_as_in_a_shell(
+    tmp_path: Path, mode: int | None, code: int
+) -> None:
+    path = tmp_path / "command"
+    if mode is not None:
+        path.write_bytes(b"\0no program\n")
+        path.chmod(mode)
+    with pytest.raises(ChildError) as told:
+        run_child([str(path)], os.environ)
+    assert told.value.exit_code == code
+
+
+def test_a_command_that_is_not_there_is_told_without_a_summary(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    assert main(["run", "--", "no-such-command-here"]) == 127
+    assert capsys.readouterr().err == "wsproxy: no-such-command-here: not found\n"
+
+
+def test_a_wrong_inherited_base_url_is_named_as_what_it_is(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", "ftp://x")
+    assert main(["run", "--", "true"]) == 2
+    assert capsys.readouterr().err.startswith("wsproxy: environment OPENAI_BASE_URL: upstream:")
+
+
+def test_signal_handlers_are_given_back() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    run_child(["true"], os.environ)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_the_summary_names_what_went_another_way() -> None:
+    tally = Tally(turns=5, continued=2, over_https=1, refused=1, bytes_http=9000, bytes_up=1500)
+    first, second = summary(tally, 2)
+    assert "5 turns, 2 sent as deltas, 1 over HTTPS, 1 refused" in first
+    assert "1.5 KB sent up instead of 9 KB over HTTP (6.0 × fewer)" in second

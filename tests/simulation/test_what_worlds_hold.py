@@ -1,0 +1,174 @@
+"""The simulation itself: it is the same every time, it meets everything, and it can fail."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import pytest
+
+from tests.simulation.draw import draw
+from tests.simulation.nemesis import ENDS
+from tests.simulation.plan import Knobs, Plan, Step, Strike, Upstream
+from tests.simulation.run import run_seeds
+from tests.simulation.shrink import shrunk, violated
+from tests.simulation.world import simulate
+from wsproxy.core.api import events, items
+from wsproxy.core.conversation import plan
+from wsproxy.core.multiplex import judging, recovery
+from wsproxy.core.multiplex.recovery import Fault, Phase
+from wsproxy.simulator.rules import Rules
+
+#: A world in which much happens, used where any one will do.
+A_SEED = 7
+
+
+@pytest.fixture(scope="module")
+def counts() -> Counter[str]:
+    """What happened in some worlds."""
+    return run_seeds(range(500), "half").counts
+
+
+def test_a_seed_gives_the_same_world_every_time() -> None:
+    first, second = (simulate(draw(A_SEED, has_faults=True), is_journal_kept=True) for _ in "12")
+
+    assert first.journal == second.journal
+
+
+def test_a_world_does_not_depend_on_the_order_of_hashes() -> None:
+    told = {
+        subprocess.run(
+            [sys.executable, "-m", "tests.simulation.run", "--seed", str(A_SEED)],
+            env={"PYTHONHASHSEED": hash_seed, "PYTHONPATH": "."},
+            capture_output=True,
+            check=True,
+        ).stdout
+        for hash_seed in ("1", "2")
+    }
+
+    assert len(told) == 1
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        "answered",
+        "over HTTPS",
+        "relayed",
+        "relayed in mid-stream",
+        "route delta",
+        "route fork",
+        "route full",
+        "sent with its own parent",
+        "own upstream_outcome_unknown",
+        "own upstream_disconnected",
+        "own upstream_protocol_error",
+        "own upstream_timeout",
+        "own upstream_lost_context",
+        "own upstream_tls",
+        "own proxy_draining",
+        "own proxy_overloaded",
+        "strike freeze",
+        "strike silence",
+        "strike late event",
+        "strike wrong lane",
+        "strike connection limit",
+    ],
+)
+def test_worlds_meet(what: str, counts: Counter[str]) -> None:
+    assert counts[what] > 0
+
+
+def test_worlds_meet_every_way_for_a_connection_to_end(counts: Counter[str]) -> None:
+    met = {what.rpartition(" ")[2] for what in counts if what.startswith("strike ")}
+
+    assert met >= ENDS.keys()
+
+
+# ── It can fail ──────────────────────────────────────────────────────────────────────────────
+
+
+def worlds_of(*acts: str, strike: Strike | None = None) -> Iterator[Plan]:
+    """Small worlds with an upstream that keeps every promise, in which agents do just that."""
+    for seed in range(25):
+        drawn = draw(seed, has_faults=False)
+        steps = tuple(Step(act, 0.1, seed * 100 + at) for at, act in enumerate(acts))
+        agents = tuple(replace(agent, steps=steps) for agent in drawn.agents)
+        strikes = () if strike is None else (strike,)
+        yield Plan(seed, Upstream(Rules(), is_known=True), Knobs(), agents, strikes)
+
+
+def _words_of_the_model_are_not_compared(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(items, "_parts", lambda _content: [])
+
+
+def _one_new_item_is_lost(patch: pytest.MonkeyPatch) -> None:
+    candidate = plan.Candidate
+    patch.setattr(plan, "Candidate", lambda at, used: candidate(at, used + 1))
+
+
+def _every_field_may_change(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(plan, "changed", lambda *_fields: ())
+
+
+def _what_may_have_run_is_sent_again(patch: pytest.MonkeyPatch) -> None:
+    table = dict(recovery.RECOVERY)
+    table[Fault.CONNECTION_RESET, Phase.SENT] = recovery.Retry()
+    patch.setattr(recovery, "RECOVERY", table)
+
+
+def _a_client_that_left_is_not_noticed(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(judging.Judging, "client_left", lambda *_args: None)
+
+
+def _numbers_are_not_put_right(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(events, "_numbered", lambda payload, *_: payload)
+
+
+RESET_BEFORE_THE_FIRST_EVENT = Strike("run", 0, "end", "reset")
+GAP_IN_MID_STREAM = Strike("run", 0, "gap", after=3)
+
+
+@pytest.mark.parametrize(
+    ("breaks", "acts", "strike", "invariant"),
+    [
+        pytest.param(_words_of_the_model_are_not_compared, "ask edit edit", None, "I8", id="echo"),
+        pytest.param(_one_new_item_is_lost, "ask ask", None, "I8", id="delta"),
+        pytest.param(_every_field_may_change, "ask settings", None, "fields", id="fields"),
+        pytest.param(
+            _what_may_have_run_is_sent_again, "ask", RESET_BEFORE_THE_FIRST_EVENT, "I1", id="retry"
+        ),
+        pytest.param(_a_client_that_left_is_not_noticed, "leave", None, "I10", id="leaver"),
+        pytest.param(_numbers_are_not_put_right, "ask", GAP_IN_MID_STREAM, "I3", id="numbers"),
+    ],
+)
+def test_a_broken_core_is_caught(
+    breaks: Callable[[pytest.MonkeyPatch], None],
+    acts: str,
+    strike: Strike | None,
+    invariant: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    worlds = list(worlds_of(*acts.split(), strike=strike))
+    assert not any(simulate(world).violations for world in worlds)
+
+    breaks(monkeypatch)
+
+    caught = [v for world in worlds for v in simulate(world).violations]
+    assert any(violation.startswith(f"{invariant}:") for violation in caught)
+
+
+def test_a_failing_world_is_made_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
+    strikes = (Strike("run", 5, "stall", "3"), Strike("run", 0, "late", after=-1))
+    worlds = worlds_of("ask", "undo", "ask", "fork", strike=strikes[0])
+    _one_new_item_is_lost(monkeypatch)
+    failing = next(world for world in worlds if violated(simulate(world)))
+
+    smallest = shrunk(replace(failing, strikes=strikes))
+
+    assert violated(simulate(smallest)) == violated(simulate(failing))
+    assert len(smallest.agents) == 1
+    assert not smallest.strikes

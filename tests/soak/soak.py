@@ -1,0 +1,211 @@
+"""A long run with a fault every few seconds; what must be flat is measured, every answer checked.
+
+`python -m tests.soak.soak --minutes 15`. Exit code 1 if anything leaked or went wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import subprocess
+import sys
+import time
+from collections import Counter
+from typing import Any, Final
+
+from tests.links.dead_path import can_cut_paths
+from tests.links.fault_link import FaultLink
+from tests.soak.agents import Agent, Tally
+from tests.soak.nemesis import Nemesis
+from wsproxy.simulator import Rules, Simulator
+
+#: Memory is judged after this share of the run: caches and arenas fill first.
+WARM_UP: Final = 0.3
+#: faults.md §9 L-05 allows 0.5 MiB/h over 72 h; a short run sees more noise than that.
+MAX_SLOPE_MIB_H: Final = 0.5
+SHORT_RUN_GROWTH_MIB: Final = 4.0
+#: Ping interval + TCP_USER_TIMEOUT + one retransmission (faults.md §7, L-08).
+MAX_DEAD_PATH_S: Final = 35.0
+QUIET_S: Final = 30.0
+REPORT_S: Final = 60.0
+
+
+async def main(arguments: argparse.Namespace) -> int:
+    """Run, report, judge."""
+    tally, samples = Tally(), list[dict[str, Any]]()
+    rules = Rules(kept_records=200_000, kept_transcripts=2_000, kept_responses=2_000)
+    async with Simulator(rules) as sim, FaultLink(sim.port) as link:
+        proxy = await asyncio.create_subprocess_exec(
+            *[sys.executable, "-m", "tests.soak.proxy", f"http://127.0.0.1:{link.port}/v1"],
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        assert proxy.stdout is not None
+        assert proxy.stderr is not None
+        base_url = json.loads(await proxy.stdout.readline())["base_url"]
+        nemesis = Nemesis(arguments.seed, arguments.every, sim, link)
+        runs: Counter[str] = Counter()
+        watch = asyncio.ensure_future(_watch(proxy.stdout, samples))
+        complaints = asyncio.ensure_future(_listen(proxy.stderr, tally))
+        report = asyncio.ensure_future(_report(tally, samples, sim, runs))
+        work = [asyncio.ensure_future(nemesis.run())]
+        for number in range(arguments.agents):
+            agent = Agent(number, arguments.seed, base_url, tally)
+            work.append(asyncio.ensure_future(agent.run()))
+        await asyncio.wait(
+            [*work, watch], timeout=arguments.minutes * 60, return_when="FIRST_COMPLETED"
+        )
+        broken = [task.exception() for task in work if task.done()]
+        for task in work:
+            task.cancel()
+        await asyncio.gather(*work, return_exceptions=True)
+        sim.faults.clear()
+        link.black_hole(False)
+        await asyncio.sleep(arguments.quiet)
+        report.cancel()
+        _fold(sim, runs)
+        assert proxy.stdin is not None
+        proxy.stdin.close()
+        await proxy.wait()
+        await asyncio.gather(watch, complaints)
+    return _judge(arguments, tally, samples, nemesis, runs, broken)
+
+
+async def _watch(lines: asyncio.StreamReader, samples: list[dict[str, Any]]) -> None:
+    while line := await lines.readline():
+        samples.append({"at": time.monotonic(), **json.loads(line)})
+
+
+async def _listen(lines: asyncio.StreamReader, tally: Tally) -> None:
+    """Whatever the proxy logs as an error is one."""
+    while line := await lines.readline():
+        tally.violations.append(line.decode(errors="replace").strip())
+
+
+async def _report(
+    tally: Tally, samples: list[dict[str, Any]], sim: Simulator, runs: Counter[str]
+) -> None:
+    while True:
+        await asyncio.sleep(REPORT_S)
+        _fold(sim, runs)
+        print(_line(tally, samples[-1]), flush=True)
+
+
+def _fold(sim: Simulator, runs: Counter[str]) -> None:
+    """Keep the counts of the simulator's log, not the log."""
+    for (canary, _), count in sim.log.runs().items():
+        runs[canary] += count
+    sim.log.clear()
+
+
+def _line(tally: Tally, sample: dict[str, Any]) -> str:
+    return (
+        f"turns {tally.turns} (failed {tally.failed}, after a retry {tally.after_retry}) "
+        f"rss {sample['rss_bytes'] / 2**20:.1f} MiB fds {sample['descriptors']} "
+        f"tasks {sample['tasks']} connections {sample['connections']} "
+        f"violations {len(tally.violations)}"
+    )
+
+
+def _judge(
+    arguments: argparse.Namespace,
+    tally: Tally,
+    samples: list[dict[str, Any]],
+    nemesis: Nemesis,
+    runs: Counter[str],
+    broken: list[BaseException | None],
+) -> int:
+    slope, growth = memory(samples)
+    first, last = samples[0], samples[-1]
+    tally.seconds.sort()
+    # A canary without a name is the chain probe's; a refused run is counted as a run too.
+    twice = {c: n for c, n in runs.items() if c and n > 2 * tally.attempts[c]}
+    print(f"turns {tally.turns}: {tally.first_try} at once, {tally.after_retry} after a retry, ")
+    print(f"  {tally.failed} failed; {tally.left} left by their client")
+    print(f"latency s: p50 {_at(tally.seconds, 0.5)}, p99 {_at(tally.seconds, 0.99)}")
+    print(f"attempts by status: {dict(tally.statuses.most_common())}")
+    print(f"routes: {dict(tally.routes.most_common())}")
+    print(f"faults: {sum(nemesis.dealt.values())} of {len(nemesis.dealt)} kinds")
+    print(f"generations {sum(runs.values())} for {sum(tally.attempts.values())} attempts")
+    print(f"rss: {slope:+.2f} MiB/h, {growth:+.2f} MiB since warm, {last['rss_bytes'] / 2**20:.1f}")
+    print(f"start {_held(first)}; peak {_held(_peak(samples))}; quiet {_held(last)}")
+    wrong = [*tally.violations, *map(repr, broken)]
+    wrong += [f"{c} ran {n} times for {tally.attempts[c]} attempts" for c, n in twice.items()]
+    wrong += [f"{name} left: {last[name]}" for name in ("turns", "busy_lanes") if last[name]]
+    wrong += [
+        f"{name} grew from {first[name]} to {last[name]}"
+        for name in ("tasks", "descriptors")
+        if last[name] > first[name] + last["connections"]
+    ]
+    if tally.failed:
+        wrong.append(f"{tally.failed} turns failed in the end")
+    if growth > SHORT_RUN_GROWTH_MIB and slope > MAX_SLOPE_MIB_H:
+        wrong.append(f"memory grows by {slope:.1f} MiB/h")
+    for line in wrong[:50]:
+        print("WRONG", line)
+    return 1 if wrong else 0
+
+
+def memory(samples: list[dict[str, Any]]) -> tuple[float, float]:
+    """Slope (MiB/h, least squares) and growth (MiB, fifths' means) after the warm-up."""
+    warm = samples[int(len(samples) * WARM_UP) :]
+    times = [s["at"] / 3600 for s in warm]
+    sizes = [s["rss_bytes"] / 2**20 for s in warm]
+    mean_t, mean_s = sum(times) / len(times), sum(sizes) / len(sizes)
+    spread = sum((t - mean_t) ** 2 for t in times) or 1.0
+    slope = sum((t - mean_t) * (s - mean_s) for t, s in zip(times, sizes, strict=True)) / spread
+    fifth = max(len(sizes) // 5, 1)
+    return slope, sum(sizes[-fifth:]) / fifth - sum(sizes[:fifth]) / fifth
+
+
+def _peak(samples: list[dict[str, Any]]) -> dict[str, Any]:
+    return {name: max(sample[name] for sample in samples) for name in samples[0]}
+
+
+def _held(sample: dict[str, Any]) -> str:
+    names = ("descriptors", "tasks", "turns", "connections", "busy_lanes")
+    return ", ".join(f"{name} {sample[name]}" for name in names)
+
+
+def _at(values: list[float], share: float) -> str:
+    return f"{values[int(len(values) * share)]:.3f}" if values else "-"
+
+
+def dead_path() -> int:
+    """Cut a path in mid-turn with the default settings; 2 where no namespace can be had."""
+    if not can_cut_paths():
+        print("no network namespace can be had here (unshare -rn): not proven", file=sys.stderr)
+        return 2
+    command = ["unshare", "-rn", sys.executable, "-m", "tests.links.dead_path"]
+    ran = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    told = json.loads(ran.stdout.splitlines()[-1])
+    for phase, how in told.items():
+        print(f"{phase}: told after {how['after_s']} s: {how['status']} {how['code']}")
+    return int(any(how["after_s"] > MAX_DEAD_PATH_S for how in told.values()))
+
+
+def parsed() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=15.0)
+    parser.add_argument("--hours", type=float)
+    parser.add_argument("--agents", type=int, default=64)
+    parser.add_argument("--every", type=float, default=5.0, help="seconds between two faults")
+    parser.add_argument("--quiet", type=float, default=QUIET_S, help="seconds of rest at the end")
+    parser.add_argument("--dead-path", action="store_true", help="only cut a path, in a namespace")
+    parser.add_argument("--seed", type=int, default=random.randrange(10**6))
+    arguments = parser.parse_args()
+    if arguments.hours is not None:
+        arguments.minutes = arguments.hours * 60
+    return arguments
+
+
+if __name__ == "__main__":
+    chosen = parsed()
+    if chosen.dead_path:
+        sys.exit(dead_path())
+    print(f"seed {chosen.seed}, {chosen.agents} agents, {chosen.minutes:g} min", flush=True)
+    sys.exit(asyncio.run(main(chosen)))

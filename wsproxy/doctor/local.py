@@ -1,0 +1,85 @@
+"""Checks of this machine: settings, the daemon, proxy variables, the trace folder."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from wsproxy.config import Loaded, Settings, trace_folder
+from wsproxy.console.asking import AskError, ask, candidates
+from wsproxy.console.words import size
+from wsproxy.doctor.finding import Finding, fail, ok, warn
+from wsproxy.trace.folder import Limits
+from wsproxy.upstream.proxy import ProxyError, choose_proxy
+
+_BASE_URL_VARIABLE: Final = "OPENAI_BASE_URL"
+
+
+def check_config(loaded: Loaded) -> Finding:
+    """They were read already: how many are not the default."""
+    given = [name for name, source in loaded.sources.items() if source != "default"]
+    named = f": {', '.join(given[:6])}{'…' if len(given) > 6 else ''}" if given else ""
+    return ok("config", f"{len(given)} settings given{named}")
+
+
+def check_daemon(settings: Settings, environment: Mapping[str, str]) -> Finding:
+    """Whether one runs at the settings' address, and whether agents are pointed at it."""
+    urls = candidates(settings)
+    where = settings.listen[0]
+    try:
+        status, _ = ask(urls, "readyz", timeout_s=1.0)
+    except AskError:
+        return warn("daemon", f"none runs at {where}", "start one: wsproxy serve, or wsproxy run")
+    if status == 401:
+        return warn("daemon", f"the one at {where} wants another token", "see token_file")
+    if status != 200:
+        return warn("daemon", f"the one at {where} answers {status}", "is it stopping?")
+    base_url = environment.get(_BASE_URL_VARIABLE, "")
+    if f":{where.rpartition(':')[2]}/" not in f"{base_url}/":
+        return warn(
+            "daemon",
+            f"ready at {where}, but this shell's {_BASE_URL_VARIABLE} does not name it",
+            f"export {_BASE_URL_VARIABLE}=… as `wsproxy serve` prints it",
+        )
+    return ok("daemon", f"ready at {where}")
+
+
+def check_proxy(settings: Settings, environment: Mapping[str, str]) -> Finding:
+    """Which HTTP proxy stands on the way upstream; its credentials are never shown."""
+    try:
+        proxy = choose_proxy(settings.upstream, settings.upstream_proxy, environment)
+    except ProxyError as error:
+        return fail("proxy", str(error), "correct HTTPS_PROXY, or set upstream_proxy")
+    if proxy is None:
+        return ok("proxy", "none on the way upstream")
+    login = " with credentials" if proxy.authorization else ""
+    return ok("proxy", f"through {proxy.address}{login}; it must let CONNECT pass")
+
+
+def check_traces(settings: Settings, environment: Mapping[str, str]) -> Finding:
+    """Whether the trace folder is ours alone, can be written and has room."""
+    if settings.trace == "off":
+        return ok("traces", "off")
+    folder = trace_folder(settings, environment)
+    where = folder if folder.exists() else _nearest(folder)
+    if not os.access(where, os.W_OK | os.X_OK):
+        return fail("traces", f"{where} cannot be written", "name another folder in trace_dir")
+    if folder.is_symlink() or not where.is_dir():
+        return fail("traces", f"{folder} is no folder of its own", "name another in trace_dir")
+    if folder.exists() and os.name == "posix" and stat.S_IMODE(folder.stat().st_mode) & 0o077:
+        return warn("traces", f"{folder} can be read by others", f"chmod 700 {folder}")
+    free = shutil.disk_usage(where).free
+    if free < Limits().min_free_bytes:
+        wanted = size(Limits().min_free_bytes)
+        return warn("traces", f"{size(free)} free at {where}", f"traces stop below {wanted}")
+    will_be = "" if folder.exists() else ", will be made"
+    return ok("traces", f"{folder}{will_be}; {size(free)} free")
+
+
+def _nearest(folder: Path) -> Path:
+    """The closest parent that exists."""
+    return next(parent for parent in folder.parents if parent.exists())

@@ -1,0 +1,101 @@
+"""The process around a daemon: signals, systemd, reload, exit code.
+
+ready ──SIGHUP──▶ reloaded ──SIGTERM, SIGINT──▶ draining ──▶ stopped
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+from wsproxy.config import Loaded, Settings, SettingsError
+from wsproxy.daemon import Daemon, compose, loop_factory, open_daemon
+from wsproxy.downstream.listening import ListenError
+from wsproxy.logs import configure, get_logger
+from wsproxy.reloading import reload_settings
+from wsproxy.systemd import READY, STOPPING, notify
+
+#: Turns were cut (contract §9).
+EXIT_CUT: Final = 75
+#: 576 downstream, 512 over HTTPS, 64 WebSockets, traces; doubled.
+WANTED_DESCRIPTORS: Final = 2_400
+
+Load = Callable[[], Loaded]
+
+
+def serve(loaded: Loaded, load_again: Load) -> int:
+    """Run until SIGTERM or SIGINT; the exit code. `load_again` reads the settings for SIGHUP.
+
+    Raises `SettingsError`.
+    """
+    configure(loaded.settings.log_level, loaded.settings.log_format)
+    _raise_descriptor_limit()
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        try:
+            return runner.run(_serve(loaded.settings, load_again))
+        except ListenError as error:
+            raise SettingsError(str(error)) from None
+
+
+def _raise_descriptor_limit() -> None:
+    """A soft limit below what our own limits may use is the first to be met (macOS: 256; F46)."""
+    with suppress(ImportError, OSError, ValueError):
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        most = WANTED_DESCRIPTORS if hard == resource.RLIM_INFINITY else hard
+        wanted = min(WANTED_DESCRIPTORS, most)
+        if soft != resource.RLIM_INFINITY and soft < wanted:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+async def _serve(settings: Settings, load_again: Load) -> int:
+    log = get_logger()
+    daemon, app = compose(settings)
+    stop = _signals(daemon, load_again)
+    try:
+        await open_daemon(daemon, app)
+        log.info("daemon.ready", base_url=daemon.base_url, upstream=settings.upstream)
+        with suppress(OSError):  # nobody reads it: a daemon runs all the same
+            print(f"wsproxy: ready; base URL {daemon.base_url}", flush=True)
+        notify(READY, f"STATUS=serving {daemon.base_url}")
+        number = await stop.get()
+        log.info("daemon.draining", signal=signal.Signals(number).name)
+        notify(STOPPING, "STATUS=draining")
+        cut = await _drain(daemon, stop, _patience_s(settings, number))
+        log.info("daemon.stopped", count=cut)
+        return EXIT_CUT if cut else 0
+    finally:
+        await daemon.close()
+
+
+def _signals(daemon: Daemon, load_again: Load) -> asyncio.Queue[int]:
+    """SIGTERM and SIGINT come through the queue; SIGHUP, where there is one, reloads."""
+    stop: asyncio.Queue[int] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
+    for caught in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(caught, stop.put_nowait, int(caught))
+    if hasattr(signal, "SIGHUP"):
+        loop.add_signal_handler(signal.SIGHUP, reload_settings, daemon, load_again)
+    return stop
+
+
+def _patience_s(settings: Settings, number: int) -> float:
+    is_ctrl_c = number == signal.SIGINT and sys.stdin is not None and sys.stdin.isatty()
+    return settings.drain_timeout_tty_s if is_ctrl_c else settings.drain_timeout_s
+
+
+async def _drain(daemon: Daemon, stop: asyncio.Queue[int], timeout_s: float) -> int:
+    """Drain; a second signal means now."""
+    draining = asyncio.ensure_future(daemon.drain(timeout_s))
+    again = asyncio.ensure_future(stop.get())
+    await asyncio.wait({draining, again}, return_when=asyncio.FIRST_COMPLETED)
+    again.cancel()
+    if draining.done():
+        return draining.result()
+    draining.cancel()
+    return await daemon.drain(0.0)

@@ -1,0 +1,138 @@
+"""OTLP/HTTP JSON: a trace a session, a client span a turn, in the GenAI conventions.
+
+Ids are hex and 64-bit numbers are strings, as the OTLP JSON encoding asks (OpenTelemetry protocol
+1.5, "JSON Protobuf Encoding"). `send` posts it to a collector.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import version
+from typing import Any, Final
+from urllib.error import URLError
+from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
+
+from wsproxy.trace.reader import Session, TraceError, Traces
+from wsproxy.trace.record import Phases, TurnRecord
+from wsproxy.trace.report import is_failed
+
+_CLIENT: Final = 3  # SpanKind
+_STATUS_UNSET, _STATUS_ERROR = 0, 2
+_PHASES: Final = ("matched", "placed", "sent", "first_event", "first_output")
+#: How long a collector may take.
+SEND_TIMEOUT_S: Final = 10.0
+
+Value = str | int | float | bool | None
+
+
+def otlp(traces: Traces, sessions: Sequence[Session]) -> Iterator[str]:
+    """One `ExportTraceServiceRequest`."""
+    spans = [_span(traces, turn) for session in sessions for turn in session.turns]
+    scope = {"name": "wsproxy", "version": version("wsproxy")}
+    resource = _attributes({"service.name": "wsproxy", "service.version": version("wsproxy")})
+    yield json.dumps(
+        {
+            "resourceSpans": [
+                {
+                    "resource": {"attributes": resource},
+                    "scopeSpans": [{"scope": scope, "spans": spans}],
+                }
+            ]
+        }
+    )
+
+
+def _span(traces: Traces, turn: TurnRecord) -> dict[str, Any]:
+    run = traces.runs.get(turn.run)
+    return {
+        "traceId": _id(turn.run, turn.session, size=16),
+        "spanId": _id(turn.run, turn.turn, size=8),
+        "name": f"chat {turn.model}".strip(),
+        "kind": _CLIENT,
+        "startTimeUnixNano": _nanoseconds(turn.at),
+        "endTimeUnixNano": _nanoseconds(turn.at + turn.took_s),
+        "attributes": _attributes(_about(turn, run.upstream if run else "")),
+        "events": list(_events(turn.at, turn.phases)),
+        "status": {"code": _STATUS_ERROR if is_failed(turn) else _STATUS_UNSET},
+    }
+
+
+def _about(turn: TurnRecord, upstream: str) -> Mapping[str, Value]:
+    where = urlsplit(upstream)
+    is_openai = where.hostname == "api.openai.com"
+    return {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.provider.name": "openai" if is_openai else "_OTHER",
+        "gen_ai.request.model": turn.model or None,
+        "gen_ai.conversation.id": _conversation(turn),
+        "gen_ai.output.type": None,
+        "gen_ai.usage.input_tokens": turn.tokens_in,
+        "gen_ai.usage.output_tokens": turn.tokens_out,
+        "gen_ai.usage.cache_read.input_tokens": turn.tokens_cached,
+        "server.address": where.hostname,
+        "server.port": where.port,
+        "http.response.status_code": turn.status,
+        "error.type": (turn.code or turn.outcome) if is_failed(turn) else None,
+        "wsproxy.turn": turn.turn,
+        "wsproxy.session": turn.session,
+        "wsproxy.route": turn.route,
+        "wsproxy.reason": turn.reason or None,
+        "wsproxy.connection": turn.connection,
+        "wsproxy.lane": turn.lane or None,
+        "wsproxy.bytes_http": turn.bytes_http,
+        "wsproxy.bytes_up": turn.bytes_up,
+        "wsproxy.bytes_down": turn.bytes_down,
+        "wsproxy.events": turn.events,
+        "wsproxy.retries": turn.retries,
+    }
+
+
+def _conversation(turn: TurnRecord) -> str | None:
+    return None if turn.conversation is None else f"{turn.run}-{turn.conversation}"
+
+
+def _events(origin: float, phases: Phases) -> Iterator[dict[str, Any]]:
+    for name in _PHASES:
+        at: float | None = getattr(phases, name)
+        if at is not None:
+            yield {"name": f"wsproxy.{name}", "timeUnixNano": _nanoseconds(origin + at)}
+
+
+def _attributes(values: Mapping[str, Value]) -> list[dict[str, Any]]:
+    return [{"key": key, "value": _value(v)} for key, v in values.items() if v is not None]
+
+
+def _value(value: Value) -> dict[str, Any]:
+    if isinstance(value, bool):
+        return {"boolValue": value}
+    if isinstance(value, int):
+        return {"intValue": str(value)}
+    if isinstance(value, float):
+        return {"doubleValue": value}
+    return {"stringValue": value}
+
+
+def _id(*parts: str, size: int) -> str:
+    return hashlib.blake2b("/".join(parts).encode(), digest_size=size).hexdigest()
+
+
+def _nanoseconds(at: float) -> str:
+    return str(round(at * 1e6) * 1000)
+
+
+def send(document: str, url: str) -> None:
+    """Post one document to a collector's traces endpoint. Raises `TraceError`."""
+    if urlsplit(url).scheme not in ("http", "https"):
+        raise TraceError(
+            f"{url!a} is no http or https URL", "such as http://127.0.0.1:4318/v1/traces"
+        )
+    request = Request(url, document.encode(), {"Content-Type": "application/json"})
+    try:
+        with urlopen(request, timeout=SEND_TIMEOUT_S):
+            return
+    except (URLError, OSError) as error:
+        reason = getattr(error, "reason", error)
+        raise TraceError(f"the collector at {url} did not take it: {reason}") from None

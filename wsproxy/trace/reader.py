@@ -1,0 +1,229 @@
+"""Reading a trace folder back: its records, its sessions, and what a given id means.
+
+A damaged line is counted and skipped: the last line of a killed daemon is torn.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Final, assert_never
+
+import msgspec
+
+from wsproxy.trace.folder import journals, lines_of
+from wsproxy.trace.record import (
+    ConnectionRecord,
+    Content,
+    Core,
+    Door,
+    Dropped,
+    Record,
+    Run,
+    TurnRecord,
+    decode,
+)
+
+#: Most lines are doors, which only the replay reads.
+_DOOR: Final = b'{"kind":"door",'
+#: How often `tail` looks for new lines.
+LOOK_S: Final = 0.2
+#: Fewer letters of an id are not taken for it.
+MIN_PREFIX: Final = 3
+
+
+class TraceError(Exception):
+    """What was asked for cannot be shown; `advice` says what to do."""
+
+    def __init__(self, problem: str, advice: str = "") -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.advice = advice
+
+
+@dataclass(slots=True)
+class Session:
+    """The turns of one session, in the order in which they came."""
+
+    id: str
+    turns: list[TurnRecord] = field(default_factory=list)
+
+    @property
+    def began_at(self) -> float:
+        """Wall clock of its first turn."""
+        return self.turns[0].at
+
+    @property
+    def ended_at(self) -> float:
+        """Wall clock of its last turn's end, as far as is known."""
+        return max(turn.at + turn.took_s for turn in self.turns)
+
+
+@dataclass(slots=True)
+class Traces:
+    """Everything that a folder tells."""
+
+    runs: dict[str, Run] = field(default_factory=dict)
+    sessions: dict[str, Session] = field(default_factory=dict)
+    turns: dict[str, TurnRecord] = field(default_factory=dict)
+    connections: list[ConnectionRecord] = field(default_factory=list)
+    contents: dict[str, bytes] = field(default_factory=dict)
+    damaged: int = 0
+    dropped: int = 0
+
+    def add(self, record: Record) -> None:
+        """Take one record."""
+        match record:
+            case TurnRecord():
+                self.turns[record.turn] = record
+                session = self.sessions.setdefault(record.session, Session(record.session))
+                session.turns.append(record)
+            case ConnectionRecord():
+                self.connections.append(record)
+            case Run():
+                self.runs[record.run] = record
+            case Content():
+                self.contents[record.name] = bytes(record.body)
+            case Dropped():
+                self.dropped += record.count
+            case Core() | Door():
+                pass  # for the replay alone
+            case _:
+                assert_never(record)
+
+    @property
+    def latest(self) -> Session:
+        """The session in which something happened last."""
+        return max(self.sessions.values(), key=lambda session: session.turns[-1].at)
+
+    def newest_first(self) -> list[Session]:
+        """All sessions."""
+        return sorted(self.sessions.values(), key=lambda s: s.turns[-1].at, reverse=True)
+
+
+def connections_of(traces: Traces, sessions: Sequence[Session]) -> list[ConnectionRecord]:
+    """What became of the connections that these sessions used."""
+    used = {(turn.run, turn.connection) for session in sessions for turn in session.turns}
+    return [c for c in traces.connections if (c.run, c.connection) in used]
+
+
+def read_traces(folder: Path) -> Traces:
+    """Read all journals. Raises `TraceError` where there is nothing to read."""
+    traces = Traces()
+    for line in journal_lines(folder):
+        if line.startswith(_DOOR):
+            continue
+        try:
+            traces.add(decode(line))
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            traces.damaged += 1
+    for session in traces.sessions.values():
+        session.turns.sort(key=lambda turn: turn.at)  # they are written as they end
+    if not traces.sessions:
+        raise TraceError(f"no turns in {folder} yet", "point an agent at a running `wsproxy serve`")
+    return traces
+
+
+def journal_lines(folder: Path) -> Iterator[bytes]:
+    """All lines of all journals, oldest first. Raises `TraceError`."""
+    for path in _journals(folder):
+        yield from _lines(path)
+
+
+def _journals(folder: Path) -> list[Path]:
+    try:
+        found = journals(folder)
+    except FileNotFoundError:
+        raise TraceError(f"no traces yet: {folder} does not exist", _HOW_TO_BEGIN) from None
+    except OSError as error:
+        raise TraceError(f"{folder} cannot be read: {error.strerror}", _HOW_TO_READ) from None
+    if not found:
+        raise TraceError(f"no traces yet in {folder}", _HOW_TO_BEGIN)
+    return found
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    try:
+        yield from lines_of(path)
+    except FileNotFoundError:
+        return  # rotated away meanwhile
+    except OSError as error:
+        raise TraceError(f"{path} cannot be read: {error.strerror}", _HOW_TO_READ) from None
+
+
+_HOW_TO_BEGIN: Final = "start `wsproxy serve` and point an agent at it (setting trace = on)"
+_HOW_TO_READ: Final = "read it as the user that runs the daemon, or check trace_dir"
+
+
+# ── Ids ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def find(traces: Traces, word: str) -> Session | TurnRecord:
+    """What an id, or the beginning of one, means. Raises `TraceError`."""
+    known: dict[str, Session | TurnRecord] = {**traces.sessions, **traces.turns}
+    if word in known:
+        return known[word]
+    fits = [id_ for id_ in known if len(word) >= MIN_PREFIX and id_.startswith(word)]
+    if len(fits) == 1:
+        return known[fits[0]]
+    if fits:
+        raise TraceError(f"{word!a} may be {_some(fits)}", "give more of it")
+    close = get_close_matches(word, known, n=1, cutoff=0.5)
+    hint = f"did you mean {close[0]}?" if close else "`wsproxy trace list` names the sessions"
+    raise TraceError(f"there is no session or turn {word!a}", hint)
+
+
+def find_turn(traces: Traces, word: str) -> TurnRecord:
+    """As `find`, for a turn alone."""
+    found = find(traces, word)
+    if isinstance(found, Session):
+        advice = f"`wsproxy trace show {found.id}` lists its turns"
+        raise TraceError(f"{word!a} is a session, not a turn", advice)
+    return found
+
+
+def find_session(traces: Traces, word: str) -> Session:
+    """As `find`; a turn stands for its session."""
+    found = find(traces, word)
+    return found if isinstance(found, Session) else traces.sessions[found.session]
+
+
+def _some(ids: Sequence[str]) -> str:
+    shown = ", ".join(ids[:3])
+    return shown if len(ids) <= 3 else f"{shown} or {len(ids) - 3} others"
+
+
+# ── Following ────────────────────────────────────────────────────────────────────────────────
+
+
+def follow(folder: Path, *, look_s: float = LOOK_S) -> Iterator[Record | None]:
+    """New records as they are written, None whenever there is none. Raises `TraceError`."""
+    places = {path: path.stat().st_size for path in _journals(folder)}
+    while True:
+        for path in _journals(folder):
+            text, places[path] = _rest(path, places.get(path, 0))
+            yield from filter(None, map(_decoded, text.splitlines(keepends=True)))
+        yield None
+        time.sleep(look_s)
+
+
+def _rest(path: Path, start: int) -> tuple[bytes, int]:
+    """What was written after `start`, up to its last whole line."""
+    try:
+        with path.open("rb") as file:
+            file.seek(start)
+            text = file.read()
+    except FileNotFoundError:
+        return b"", start
+    whole = text[: text.rfind(b"\n") + 1]
+    return whole, start + len(whole)
+
+
+def _decoded(line: bytes) -> Record | None:
+    try:
+        return decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
