@@ -39,7 +39,7 @@ PLACES: Final = {
     "downstream": place("downstream", "core", "ports", "driver", "config", "logs"),
     "upstream": place("upstream", "core", "ports", "config", "logs"),
     "trace": place("trace", "core", "config", "logs"),
-    "simulator": place("simulator", libraries="h11 wsproto click"),
+    "simulator": place("simulator", libraries="h11 wsproto click zstandard"),
     "demo": place("demo", libraries="openai rich"),
     "metrics": place("metrics", "core", libraries="msgspec prometheus_client"),
     "daemon": place(

@@ -201,6 +201,7 @@ def compose(settings: Settings) -> tuple[Daemon, downstream.App]:
         rest=rest,
         pool_key=lambda headers: identities.read(upstream.websocket_url, headers).pool_key,
         fresh_s=settings.models_fresh_s,
+        stale_if_error_s=settings.models_stale_s,
         max_entry_bytes=settings.models_max_bytes,
     )
     multiplexer = Multiplexer(core_options(settings, upstream), history)

@@ -178,6 +178,7 @@ class Driver:
         """`dice` and `clock_gap` (wall clock minus monotonic, s) can be told for a simulation."""
         self._options = options
         self._core = multiplexer
+        self._relays = multiplexer.relays
         self._identities = identities
         self._fields = fields
         self._dialer = dialer
@@ -216,9 +217,7 @@ class Driver:
             account.over_https(Why(error.reason))
             return OverHttps(_told(id_, Route.HTTP, account.why), account)
         self._look_for_sleep()
-        running = _Running(
-            id_, request, sink, asyncio.get_running_loop().create_future(), account
-        )
+        running = _Running(id_, request, sink, asyncio.get_running_loop().create_future(), account)
         account.asked(event, request)
         self._accounts.begin(account)
         self._running[id_] = running
@@ -342,7 +341,7 @@ class Driver:
         self._core.heard(connection, now)
         if self._doors is not None:
             self._doors.heard(connection, now)
-        relay = self._core.relays.get(connection)
+        relay = self._relays.get(connection)
         for message in messages:
             if relay is None:
                 return  # the connection was given up while this read was looked at
@@ -359,7 +358,7 @@ class Driver:
                     self._announce(relay, significant)
                 else:
                     self._handle(significant)
-            relay = self._core.relays.get(connection)
+            relay = self._relays.get(connection)
         if relay is not None and relay.dirty:
             relay.drain(self._write)
 

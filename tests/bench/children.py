@@ -122,7 +122,9 @@ def source(*, has_deflate: bool = False) -> Iterator[Child]:
 
 
 @contextlib.contextmanager
-def wsproxy(upstream: Child, *, name: str = "wsproxy", has_deflate: bool = False) -> Iterator[Child]:
+def wsproxy(
+    upstream: Child, *, name: str = "wsproxy", has_deflate: bool = False
+) -> Iterator[Child]:
     """The proxy as it is shipped, tracing included; upstream's habits are known to it."""
     command = [sys.executable, "-m", "wsproxy", "serve", "--listen", "127.0.0.1:0"]
     habits = ["--upstream", upstream.base_url, "--lanes", "on", "--continuation", "on"]

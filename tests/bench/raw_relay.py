@@ -1,6 +1,6 @@
 """The floor of the language: bytes from one socket to the other, looked at by nobody.
 
-    python -m tests.bench.raw_relay UPSTREAM
+python -m tests.bench.raw_relay UPSTREAM
 """
 
 from __future__ import annotations

@@ -31,9 +31,7 @@ class Load:
         """The order of one stream."""
         order = f"emit/{number}/{self.streams}/{self.rate}/{self.events}"
         body = {"model": "bench", "input": f"stream {number}", "stream": True, "store": False}
-        return json.dumps(
-            {**body, "metadata": {"bench": order}}, separators=(",", ":")
-        ).encode()
+        return json.dumps({**body, "metadata": {"bench": order}}, separators=(",", ":")).encode()
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,6 +115,25 @@ def test_stored_chains_are_left_alone_after_two_refusals_in_a_row() -> None:
     assert it.of(KEY).stored_off_until == 2.0 + STORED_OFF_S
 
 
+def test_an_upstream_that_forgets_warm_parents_twice_in_a_row_gets_no_more_deltas() -> None:
+    it = beliefs()
+    it.chains_probed(KEY, True, 0.0)
+    it.warm_refused(KEY, 1.0)
+    it.warm_accepted(KEY)
+    it.warm_refused(KEY, 2.0)
+    assert it.chains(KEY) is Chains.PROVEN
+    it.warm_refused(KEY, 3.0)
+    assert it.chains(KEY) is Chains.REFUTED
+    assert not it.is_chain_probe_due(KEY, 3.0 + REFUTED_FOR_S - 1)
+
+
+def test_chains_that_the_operator_vouched_for_outlive_refusals() -> None:
+    it = beliefs(chains=Chains.PROVEN)
+    for at in (1.0, 2.0, 3.0):
+        it.warm_refused(KEY, at)
+    assert it.chains(KEY) is Chains.PROVEN
+
+
 def test_the_longest_turn_is_the_sessions() -> None:
     it = beliefs()
     a, b = SessionName(b"a"), SessionName(b"b")

@@ -104,7 +104,7 @@ def test_each_session_header_is_a_hint(name: str) -> None:
     hint = read((name.upper().encode(), b"7")).hint
     assert hint is not None
     assert hint[0] == name
-    assert b"7" not in hint[1]
+    assert b"7" not in bytes(hint[1])
 
 
 def test_the_first_session_header_of_the_list_is_the_hint() -> None:

@@ -13,6 +13,7 @@ from wsproxy.core.api.canonical import NotStrictError
 from wsproxy.core.api.items import (
     ANSWERS,
     ECHO_RULES,
+    Held,
     Pairing,
     hold,
     is_echo,
@@ -36,29 +37,35 @@ CITED: Final = says(
 CALL: Final = calls("c1", '{"a": 1.0, "b": [true, null], "c": "\\u00e9"}')
 SEALED: Final = (thinks("1", "done", content=[]), thinks("1", "completed", content=[]))
 UNSEALED: Final = thinks("1")
-CUSTOM: Final = {"id": "i", "type": "custom_tool_call", "call_id": "c", "name": "n", "input": "{}"}
-SEARCH: Final = {
+CUSTOM: Final[Json] = {
+    "id": "i",
+    "type": "custom_tool_call",
+    "call_id": "c",
+    "name": "n",
+    "input": "{}",
+}
+SEARCH: Final[Json] = {
     "id": "ws_1",
     "type": "web_search_call",
     "status": "completed",
     "action": {"type": "search", "query": "q", "sources": None},
     "created_by": "m",
 }
-TOOLS: Final = {
+TOOLS: Final[Json] = {
     "id": "mcpl_1",
     "type": "mcp_list_tools",
     "server_label": "s",
     "error": None,
     "tools": [{"name": "t", "description": None, "input_schema": {"default": None, "x": 1}}],
 }
-APPROVAL: Final = {
+APPROVAL: Final[Json] = {
     "id": "mcpr_1",
     "type": "mcp_approval_request",
     "arguments": '{"a":1}',
     "name": "n",
     "server_label": "s",
 }
-COMPACTION: Final = {"id": "cmp_1", "type": "compaction", "encrypted_content": "blob"}
+COMPACTION: Final[Json] = {"id": "cmp_1", "type": "compaction", "encrypted_content": "blob"}
 SHORT: Final = says("", content=[])
 REFUSAL: Final = says("", content=[{"type": "refusal", "refusal": "no"}])
 
@@ -71,7 +78,7 @@ def spelled(item: Json | bytes) -> bytes:
     return item if isinstance(item, bytes) else json.dumps(item).encode()
 
 
-def held_of(output: Output) -> bytes:
+def held_of(output: Output) -> Held:
     versions = output if isinstance(output, tuple) else (output,)
     return hold([read_item(spelled(version)) for version in versions])
 
@@ -453,7 +460,7 @@ def test_nothing_that_is_held_says_anything() -> None:
     texts = [says("a secret"), calls("c", '{"a":"a secret"}'), thinks("1", "a secret")]
     for text in texts:
         item = read_item(spelled(text))
-        assert b"secret" not in hold([item])
+        assert b"secret" not in bytes(hold([item]))
         assert "secret" not in repr(item)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.core.playbook import Playbook
@@ -33,6 +35,7 @@ from wsproxy.core.commands import (
     RefuseTurn,
     RelayError,
     SendChainProbe,
+    SendTurn,
 )
 from wsproxy.core.conversation.plan import Route
 from wsproxy.core.events import ConnectionLost, ProbeAnswered
@@ -47,7 +50,7 @@ T1, T2, T3 = TurnId("t1"), TurnId("t2"), TurnId("t3")
 MORE = (user("t1"), assistant("t1"), user("more"))
 
 
-def one_turn_done(**options: object) -> Playbook:
+def one_turn_done(**options: Any) -> Playbook:
     """A conversation of one turn, warm on lane l01."""
     story = book(**options)
     started(story, "t1")
@@ -55,7 +58,9 @@ def one_turn_done(**options: object) -> Playbook:
     return story
 
 
-def delta(turn: str, connection: int = 1, lane: str = "l01", route: Route = Route.DELTA) -> object:
+def delta(
+    turn: str, connection: int = 1, lane: str = "l01", route: Route = Route.DELTA
+) -> SendTurn:
     return sends(turn, connection, lane, "resp_t1", 2, route, why=None)
 
 

@@ -126,6 +126,7 @@ def test_a_field_refused_later_retires_the_connection_and_is_left_out_from_then_
         story >> error(1, "l02", 400, param="stream_id")
         story << CloseConnection(ConnectionId(1)) << opens(2)
         story >> opened(2) << sends("t2", 2, lane="")
+        assert story.core.turns[TurnId("t2")].was_refused, "a second refusal is relayed"
 
 
 def test_a_missing_echo_cuts_the_connection_and_forgets_the_belief() -> None:

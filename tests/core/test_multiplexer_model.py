@@ -262,14 +262,20 @@ class Story(RuleBasedStateMachine):
         session=st.sampled_from(["a", "b", None]),
         is_stored=st.booleans(),
         is_streaming=st.booleans(),
+        goes_on=st.booleans(),
     )
     def arrive(
-        self, data: st.DataObject, session: str | None, is_stored: bool, is_streaming: bool
+        self,
+        data: st.DataObject,
+        session: str | None,
+        is_stored: bool,
+        is_streaming: bool,
+        goes_on: bool,
     ) -> None:
         self.numbered += 1
         name = f"t{self.numbered}"
         key, items = data.draw(st.sampled_from([KEY, KEY, KEY, OTHER_KEY])), [user(name)]
-        if self.done and data.draw(st.booleans()):
+        if self.done and goes_on:
             key, before, is_stored = data.draw(st.sampled_from(self.done[-6:]))
             items = [*before, user(name)]
         self.turns[TurnId(name)] = Asked(key, items, is_stored)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from itertools import product
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
-from tests.core.playbook import Playbook
+from tests.core.playbook import Playbook, Told
 from tests.core.stage import (
     ANY,
     KEY,
+    Item,
     arrived,
     assistant,
     book,
@@ -82,7 +83,7 @@ ON_THE_DIAL: Final = frozenset(fault for fault in Fault if "F32" <= fault.value 
     Fault.OUT_OF_DESCRIPTORS
 }
 #: What an error frame says, and how it is told.
-ERRORS: Final[dict[Fault, tuple[int, dict[str, str]]]] = {
+ERRORS: Final[dict[Fault, tuple[int, dict[str, Any]]]] = {
     Fault.PREVIOUS_RESPONSE_NOT_FOUND: (400, {"code": "previous_response_not_found"}),
     Fault.CONNECTION_LIMIT_REACHED: (400, {"code": "websocket_connection_limit_reached"}),
     Fault.STREAM_LIMIT_REACHED: (400, {"code": "websocket_stream_limit_reached"}),
@@ -101,7 +102,7 @@ OUTSIDE: Final = frozenset({Fault.CLIENT_PIPELINED, Fault.KILLED, Fault.TRACE_UN
 def stage(phase: Phase, variant: str) -> Playbook:
     """The turn t1 on connection 1, as far as `phase`; `variant` says what is beside it."""
     story = book()
-    items = ()
+    items: tuple[Item, ...] = ()
     if variant == "delta":
         started(story, "t0")
         finished(story, "t0")
@@ -142,7 +143,7 @@ def meet(story: Playbook, fault: Fault, phase: Phase, variant: str) -> None:
         story >> OTHERS[fault](story, lane)
 
 
-OTHERS: Final[dict[Fault, Callable[[Playbook, str], object]]] = {
+OTHERS: Final[dict[Fault, Callable[[Playbook, str], Told]]] = {
     Fault.FIRST_EVENT_TIMEOUT: lambda _story, _lane: passed(600),
     Fault.IDLE_TIMEOUT: lambda _story, _lane: passed(900),
     Fault.INVALID_EVENT: lambda _story, lane: frame(1, "no such\ttype", lane),
@@ -283,7 +284,8 @@ def test_a_frame_in_our_buffers_waits_for_the_end_of_a_connection_that_was_given
     fault: Fault,
 ) -> None:
     story = stage(Phase.ADMITTED, "sibling")
-    story >> error(1, None, *(ERRORS.get(fault, (500, {}))[:1]), **ERRORS.get(fault, (0, {}))[1])
+    status, fields = ERRORS.get(fault, (500, {}))
+    story >> error(1, None, status, **fields)
     assert about_t1(story.take()) == []
     assert story.core.turns[T1].connection == C1
     story >> ConnectionLost(C1, Fault.CONNECTION_ENDED, "", [T1])
@@ -353,7 +355,7 @@ def test_what_comes_after_the_terminal_event_is_nobodys(fault: Fault) -> None:
 # ── Getting a connection ─────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("fault", sorted(ON_THE_DIAL, key=lambda f: f.value), ids=ids)
+@pytest.mark.parametrize("fault", sorted(ON_THE_DIAL, key=str), ids=ids)
 def test_a_turn_whose_dial_fails(fault: Fault) -> None:
     story = book()
     story >> arrived("t1")

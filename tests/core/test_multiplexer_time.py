@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.core.playbook import Playbook
@@ -48,7 +50,7 @@ TRUSTING = ConnectionLimits(probe_after_s=1e9)
 PATIENT = {"first_event_timeout_s": 0.0, "event_idle_timeout_s": 0.0}
 
 
-def idle(**options: object) -> Playbook:
+def idle(**options: Any) -> Playbook:
     """One open connection, warm with one conversation."""
     story = book(**{"connection": TRUSTING, **options})
     started(story, "t1")
@@ -328,6 +330,7 @@ def test_the_only_turn_of_a_connection_is_cancelled_by_closing_it(has_begun: boo
         if has_begun:
             story >> created(1, "l01") << Answer(T1)
         story >> ClientLeft(T1) << AbortConnection(C1)
+        assert len(story.core._board.alarms) == 1, "but the upkeep"
 
 
 def test_beside_others_an_abandoned_turn_drains_and_leaves_its_lane_cold() -> None:
@@ -335,6 +338,9 @@ def test_beside_others_an_abandoned_turn_drains_and_leaves_its_lane_cold() -> No
         started(story, "t1", "t2")
         story >> ClientLeft(T1)
         story >> frame(1, "response.output_text.delta", "l01")
+        found = story.core.relays[C1].find(T1)
+        assert found is not None
+        assert b"output_text" not in found.take_pending(), "nobody reads it, nobody keeps it"
         story >> completed(1, "l01", "resp_t1", [assistant("t1")])
         story >> arrived("t3", user("t1"), assistant("t1"), user("x"))
         story << sends("t3", 1, "l01", why="new_conversation")

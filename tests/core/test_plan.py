@@ -108,6 +108,14 @@ def test_whatever_else_is_new_sends_the_turn_in_full(kind: str, item: Any) -> No
     assert (seen.parent, seen.why) == (None, f"foreign_item; index=3; type={kind}")
 
 
+def test_what_was_foreign_once_is_foreign_again() -> None:
+    stage = Stage()
+    stage.run(body([user("q")]), [says("a")], "r1")
+    request = body([user("q"), says("a"), {"type": "additional_tools", "tools": []}])
+    for _ in range(2):
+        assert stage.run(request, [says("b")]).why == "foreign_item; index=2; type=additional_tools"
+
+
 def test_a_call_of_an_earlier_response_cannot_be_answered_now() -> None:
     stage = Stage()
     approval = call_of("mcp_approval_request", "m")

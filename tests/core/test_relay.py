@@ -120,6 +120,16 @@ def test_the_turn_that_finds_out_gets_its_events_with_or_without_a_lane() -> Non
         assert found.has_echo is (lane is not None)
 
 
+def test_once_lanes_are_known_an_event_without_one_is_nobodys() -> None:
+    it = Relay(C1)
+    it.add(LaneName("l01"), stream(), is_default=True)
+    begin(it, "l01")
+    it.lanes_known(has_lanes=True)
+    found = it.receive(payload("response.output_text.delta", None), 1.0)
+    assert isinstance(found, MessageRefused)
+    assert found.fault is Fault.UNATTRIBUTABLE_EVENT
+
+
 def test_once_lanes_are_known_to_be_missing_a_named_event_is_nobodys() -> None:
     it = Relay(C1)
     it.add(LaneName("l01"), stream(), is_default=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -49,9 +49,7 @@ def _key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
 
 
-async def ask_doctor(
-    capsys: pytest.CaptureFixture[str], upstream: str, *options: str
-) -> Told:
+async def ask_doctor(capsys: pytest.CaptureFixture[str], upstream: str, *options: str) -> Told:
     arguments = ["doctor", "--json", "--listen", "127.0.0.1:9", "--upstream", upstream, *options]
     code = await asyncio.to_thread(main, arguments)
     return Told(code, capsys.readouterr().out)
@@ -139,8 +137,8 @@ async def test_as_text_each_line_has_its_verdict_first(capsys: pytest.CaptureFix
 
 
 @pytest.fixture(scope="module")
-def authority() -> Iterator[trustme.CA]:
-    yield trustme.CA()
+def authority() -> trustme.CA:
+    return trustme.CA()
 
 
 @asynccontextmanager

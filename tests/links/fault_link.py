@@ -61,6 +61,11 @@ class FaultLink:
         for line in list(self._lines):
             line.end_toward_opener()
 
+    def end_toward_target(self) -> None:
+        """End every connection in the direction of its target, as a leaving client does."""
+        for line in list(self._lines):
+            line.end_toward_target()
+
     @property
     def open_count(self) -> int:
         """Connections that run through it."""
@@ -156,6 +161,12 @@ class _Line:
             self._is_ended_toward_opener = True
             with suppress(OSError):
                 self._opener[1].write_eof()
+
+    def end_toward_target(self) -> None:
+        """FIN to where the connection goes."""
+        if self._target is not None:
+            with suppress(OSError):
+                self._target[1].write_eof()
 
     async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         queue: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(_PIECES)

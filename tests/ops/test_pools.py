@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -133,6 +134,26 @@ async def test_pools_finds_the_daemon_by_its_listen_address(
         code = await asyncio.to_thread(main, ["pools", "--json", "--listen", address])
     assert code == 0
     assert json.loads(capsys.readouterr().out)["addresses"] == [address]
+
+
+async def test_a_daemon_with_a_token_is_asked_with_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    token = tmp_path / "token"
+    token.write_text(f"{CANARY}-{'x' * 16}")
+    async with world(token_file=token) as proxy:
+        assert proxy.proxy.front is not None
+        address = str(proxy.proxy.front.addresses[0])
+        settings = tmp_path / "wsproxy.toml"
+        settings.write_text(f'listen = ["{address}"]\ntoken_file = "{token}"\n')
+        by_settings = ["pools", "--json", "--config", str(settings)]
+        by_url = ["pools", "--json", "--url", f"http://{address}/t/{token.read_text()}/v1"]
+        without = ["pools", "--url", address]
+        codes = [await asyncio.to_thread(main, each) for each in (by_settings, by_url, without)]
+    shown = capsys.readouterr()
+    assert codes == [0, 0, 1]
+    assert "the daemon wants its token" in shown.err
+    assert CANARY not in shown.out + shown.err
 
 
 async def test_top_prints_one_screen_after_another_where_it_is_piped(

@@ -230,7 +230,9 @@ def _is_answered(output: Sequence[Json], delta: Sequence[Json | None]) -> bool:
     answers: Counter[tuple[str, str]] = Counter()
     for item in delta:
         kind = "" if item is None else item_type(item)
-        if item is not None and isinstance(item.get(ANSWER_KEY.get(kind, ("", ""))[1]), str):
+        if item is None:
+            return False
+        if isinstance(item.get(ANSWER_KEY.get(kind, ("", ""))[1]), str):
             answers[kind, item[ANSWER_KEY[kind][1]]] += 1
         elif kind != "message" or item["role"] not in ("user", "system", "developer"):
             return False

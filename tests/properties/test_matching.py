@@ -17,7 +17,7 @@ from tests.properties.reference import Asked, Kept, Opaque, Position, parsed
 from tests.properties.tape import Tape
 from wsproxy.core.conversation.history import History
 
-TURNS: Final = 10
+TURNS: Final = 8
 
 
 # ── What models say ──────────────────────────────────────────────────────────────────────────

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from tests.worlds import KEY, World, ask, eventually, user
+from wsproxy.simulator import Fault
 from wsproxy.simulator.log import Closed, Ended
 
-THINKING = {"sim.think_ms": "120"}
+#: Longer than anything else here takes, on a busy machine too.
+THINKING = {"sim.think_ms": "400"}
 
 
 async def leave(scene: World, *, after_bytes: bool, **fields: Any) -> None:
@@ -52,9 +54,9 @@ def closed(scene: World) -> list[int]:
 async def test_a_turn_alone_on_its_connection_is_cancelled_by_closing_it(
     scene: World, after_bytes: bool
 ) -> None:
-    if not after_bytes:
-        scene.sim.faults.order("before_first_event:silence")
-    await leave(scene, after_bytes=after_bytes, metadata=THINKING)
+    where = "mid_stream" if after_bytes else "before_first_event"
+    scene.sim.faults.order(Fault(where, "silence", after=1))
+    await leave(scene, after_bytes=after_bytes)
 
     await eventually(lambda: closed(scene), scene.core)
     assert [e.outcome for e in scene.sim.log.of(Ended)] == ["abandoned"]

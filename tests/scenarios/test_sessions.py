@@ -175,7 +175,7 @@ async def test_forty_conversations_live_on_one_connection(scene: World) -> None:
 
 async def test_more_than_sixteen_at_once_take_a_second_connection(scene: World) -> None:
     await scene.turn([user("first")])
-    orders = {"sim.think_ms": "60"}
+    orders = {"sim.think_ms": "400"}
     answers = await asyncio.gather(
         *(
             scene.turn([user(f"hello {n}")], metadata={**orders, "canary": str(n)})
@@ -201,7 +201,7 @@ async def test_an_upstream_with_fewer_lanes_than_ours_is_answered_unseen(start: 
 async def test_two_clients_continue_one_conversation_at_once(scene: World) -> None:
     items = [user("hello")]
     await talk(scene, items)
-    orders = {"sim.think_ms": "40"}
+    orders = {"sim.think_ms": "300"}
     async with http_client() as other:
         elsewhere = World(scene.sim, scene.proxy, other)
         one, two = await asyncio.gather(

@@ -65,7 +65,26 @@ def judge_arrival(ledger: Ledger, run: Run, payload: bytes) -> None:
         ledger.violate("I9", f"{run}: a frame of {len(payload)} bytes")
     if _rest(call.body, _NOT_IN_FRAME) != _rest(run.fields, _FRAME_ONLY):
         ledger.violate("frame", f"{run}: members differ from the client's")
+    _judge_load(ledger, run)
     _judge_parent(ledger, run, call)
+
+
+def _judge_load(ledger: Ledger, run: Run) -> None:
+    """I9: what is in flight on a connection, and how many names it has used."""
+    session = run.session
+    session.names.add(run.lane)
+    if len(session.names) > ledger.knobs.max_lanes:
+        ledger.violate("I9", f"{run}: {len(session.names)} names on one connection")
+    if len(session.runs) >= ledger.knobs.max_in_flight:
+        ledger.violate("I9", f"{run}: {len(session.runs)} others are in flight")
+
+
+def judge_pool(ledger: Ledger, of_owner: int, in_all: int) -> None:
+    """I9: connections, those that are being closed not counted; a probe has one of its own."""
+    knobs = ledger.knobs
+    per_key = max(knobs.max_per_key_with_lanes, knobs.max_per_key_without_lanes)
+    if of_owner > per_key + 1 or in_all > knobs.max_connections:
+        ledger.violate("I9", f"{of_owner} connections of one key, {in_all} in all")
 
 
 def _judge_probe(ledger: Ledger, run: Run) -> None:

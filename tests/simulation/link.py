@@ -10,6 +10,7 @@ import asyncio
 from random import Random
 from typing import TYPE_CHECKING
 
+from tests.simulation.invariants import judge_pool
 from tests.simulation.ledger import Ledger
 from tests.simulation.service import Service, Session
 from wsproxy.core.ids import ConnectionId
@@ -39,6 +40,8 @@ class FakeDialer:
         """See `ports.Dialer`."""
         link = FakeLink(self, connection, target, events)
         self.links.append(link)
+        alive = [each for each in self.links if each.state in ("dialling", "open")]
+        judge_pool(self.ledger, sum(each.owner == link.owner for each in alive), len(alive))
         return link
 
 

@@ -119,6 +119,7 @@ class Session:
         in_flight = self.rules.max_in_flight if self.rules.lanes == "on" else 1
         self.lanes: Lanes[Run, Kept] = Lanes(in_flight, self.rules.max_lanes)
         self.runs: list[Run] = []  # that are not over
+        self.names: set[str] = set()  # of lanes
         self.has_echoed = False
         self.is_closing = False  # it has said so: what arrives now does not run
         self.opened_at = link.loop.time()

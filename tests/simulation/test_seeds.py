@@ -8,7 +8,7 @@ from tests.simulation.run import report, run_seeds
 
 #: Per batch, so that several workers share them; every odd seed has a nemesis.
 BATCH = 50
-BATCHES = 30
+BATCHES = 40
 
 
 @pytest.mark.parametrize("batch", range(BATCHES))

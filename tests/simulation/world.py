@@ -104,9 +104,7 @@ class World:
         judge_call(self.ledger, call)
         return call
 
-    def _registered(
-        self, agent: AgentPlan, owner: str, body: dict[str, Any], sink: Sink
-    ) -> Call:
+    def _registered(self, agent: AgentPlan, owner: str, body: dict[str, Any], sink: Sink) -> Call:
         expectations = [self._oracle.expected(body, owner)]
         if expectations[0].turn is None and body.get("previous_response_id") is not None:
             kept = self._service.parents
@@ -121,6 +119,8 @@ class World:
         ledger.calls.append(call)
         ledger.of_canary[canary].append(call)
         ledger.running += 1
+        if len(self.core.turns) > self.plan.knobs.max_turns:
+            ledger.violate("I9", f"{len(self.core.turns)} turns in all")
         ledger.note("call", canary, f"{len(body['input'])} items", owner)
         return call
 
@@ -198,6 +198,8 @@ class World:
     def _judge_rest(self) -> None:
         """I10: nobody waits, nothing is taken, nothing runs for nobody."""
         core, driver, ledger = self.core, self.driver, self.ledger
+        if len(core.history) > self.plan.knobs.conversations:
+            ledger.violate("I9", f"{core.history!r}")
         if driver.running_count or core.turns or core.waiting:
             ledger.violate("I10", f"turns left behind: {core!r}")
         sessions = {link.connection: link.session for link in self._dialer.links}

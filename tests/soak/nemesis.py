@@ -48,6 +48,13 @@ class Nemesis:
             self._sim.faults.clear()  # what was not met must not pile up
             self.dealt[await self._dice.choice(blows)()] += 1
 
+    def stop(self) -> None:
+        """Take back whatever is still on order."""
+        self._sim.faults.clear()
+        self._link.black_hole(False)
+        self._link.is_refusing = False
+        self._link.latency_s = self._link.slice_bytes = 0
+
     async def _order(self) -> str:
         place, what = self._dice.choice(PLACES), self._dice.choice(IN_TURN)
         self._sim.faults.order(f"{place}:{what}:{self._dice.randint(1, 4)}")

@@ -9,10 +9,12 @@ import argparse
 import asyncio
 import json
 import random
+import signal
 import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from tests.links.dead_path import can_cut_paths
@@ -32,46 +34,80 @@ QUIET_S: Final = 30.0
 REPORT_S: Final = 60.0
 
 
+@dataclass(slots=True)
+class Findings:
+    """What a run brought."""
+
+    tally: Tally = field(default_factory=Tally)
+    samples: list[dict[str, Any]] = field(default_factory=list)
+    runs: Counter[str] = field(default_factory=Counter)
+    dealt: Counter[str] = field(default_factory=Counter)
+    broken: list[str] = field(default_factory=list)
+
+
 async def main(arguments: argparse.Namespace) -> int:
     """Run, report, judge."""
-    tally, samples = Tally(), list[dict[str, Any]]()
+    found = Findings()
     rules = Rules(kept_records=200_000, kept_transcripts=2_000, kept_responses=2_000)
     async with Simulator(rules) as sim, FaultLink(sim.port) as link:
-        proxy = await asyncio.create_subprocess_exec(
-            *[sys.executable, "-m", "tests.soak.proxy", f"http://127.0.0.1:{link.port}/v1"],
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
+        proxy = await _proxy(f"http://127.0.0.1:{link.port}/v1")
+        assert proxy.stdin is not None
         assert proxy.stdout is not None
         assert proxy.stderr is not None
         base_url = json.loads(await proxy.stdout.readline())["base_url"]
+        watch = asyncio.ensure_future(_watch(proxy.stdout, found.samples))
+        complaints = asyncio.ensure_future(_listen(proxy.stderr, found.tally))
+        report = asyncio.ensure_future(_report(found, sim))
         nemesis = Nemesis(arguments.seed, arguments.every, sim, link)
-        runs: Counter[str] = Counter()
-        watch = asyncio.ensure_future(_watch(proxy.stdout, samples))
-        complaints = asyncio.ensure_future(_listen(proxy.stderr, tally))
-        report = asyncio.ensure_future(_report(tally, samples, sim, runs))
-        work = [asyncio.ensure_future(nemesis.run())]
-        for number in range(arguments.agents):
-            agent = Agent(number, arguments.seed, base_url, tally)
-            work.append(asyncio.ensure_future(agent.run()))
-        await asyncio.wait(
-            [*work, watch], timeout=arguments.minutes * 60, return_when="FIRST_COMPLETED"
-        )
-        broken = [task.exception() for task in work if task.done()]
-        for task in work:
-            task.cancel()
-        await asyncio.gather(*work, return_exceptions=True)
-        sim.faults.clear()
-        link.black_hole(False)
+        await _work(arguments, base_url, nemesis, found)
         await asyncio.sleep(arguments.quiet)
         report.cancel()
-        _fold(sim, runs)
-        assert proxy.stdin is not None
+        _fold(sim, found.runs)
         proxy.stdin.close()
-        await proxy.wait()
-        await asyncio.gather(watch, complaints)
-    return _judge(arguments, tally, samples, nemesis, runs, broken)
+        await asyncio.gather(proxy.wait(), watch, complaints)
+    _print(found)
+    wrong = _wrong(found)
+    for line in wrong[:50]:
+        print("WRONG", line)
+    return 1 if wrong else 0
+
+
+async def _proxy(upstream: str) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        *[sys.executable, "-m", "tests.soak.proxy", upstream],
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+
+
+async def _work(
+    arguments: argparse.Namespace, base_url: str, nemesis: Nemesis, found: Findings
+) -> None:
+    """Agents and nemesis, until the time is over, a signal comes, or one of them breaks."""
+    tasks: list[asyncio.Task[None]] = [asyncio.create_task(nemesis.run())]
+    for number in range(arguments.agents):
+        agent = Agent(number, arguments.seed, base_url, found.tally)
+        tasks.append(asyncio.create_task(agent.run()))
+    stopped = asyncio.create_task(_stopped())
+    await asyncio.wait(
+        [*tasks, stopped], timeout=arguments.minutes * 60, return_when="FIRST_COMPLETED"
+    )
+    stopped.cancel()
+    found.broken += [f"{task.exception()!r}" for task in tasks if task.done()]
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    nemesis.stop()
+    found.dealt = nemesis.dealt
+
+
+async def _stopped() -> None:
+    """SIGTERM or Ctrl-C: what was seen until then is reported all the same."""
+    signalled = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, signalled.set)
+    await signalled.wait()
 
 
 async def _watch(lines: asyncio.StreamReader, samples: list[dict[str, Any]]) -> None:
@@ -85,13 +121,11 @@ async def _listen(lines: asyncio.StreamReader, tally: Tally) -> None:
         tally.violations.append(line.decode(errors="replace").strip())
 
 
-async def _report(
-    tally: Tally, samples: list[dict[str, Any]], sim: Simulator, runs: Counter[str]
-) -> None:
+async def _report(found: Findings, sim: Simulator) -> None:
     while True:
         await asyncio.sleep(REPORT_S)
-        _fold(sim, runs)
-        print(_line(tally, samples[-1]), flush=True)
+        _fold(sim, found.runs)
+        print(_line(found.tally, found.samples[-1]), flush=True)
 
 
 def _fold(sim: Simulator, runs: Counter[str]) -> None:
@@ -110,30 +144,33 @@ def _line(tally: Tally, sample: dict[str, Any]) -> str:
     )
 
 
-def _judge(
-    arguments: argparse.Namespace,
-    tally: Tally,
-    samples: list[dict[str, Any]],
-    nemesis: Nemesis,
-    runs: Counter[str],
-    broken: list[BaseException | None],
-) -> int:
+def _print(found: Findings) -> None:
+    tally, samples = found.tally, found.samples
     slope, growth = memory(samples)
-    first, last = samples[0], samples[-1]
     tally.seconds.sort()
-    # A canary without a name is the chain probe's; a refused run is counted as a run too.
-    twice = {c: n for c, n in runs.items() if c and n > 2 * tally.attempts[c]}
-    print(f"turns {tally.turns}: {tally.first_try} at once, {tally.after_retry} after a retry, ")
+    print(f"turns {tally.turns}: {tally.first_try} at once, {tally.after_retry} after a retry,")
     print(f"  {tally.failed} failed; {tally.left} left by their client")
     print(f"latency s: p50 {_at(tally.seconds, 0.5)}, p99 {_at(tally.seconds, 0.99)}")
     print(f"attempts by status: {dict(tally.statuses.most_common())}")
     print(f"routes: {dict(tally.routes.most_common())}")
-    print(f"faults: {sum(nemesis.dealt.values())} of {len(nemesis.dealt)} kinds")
-    print(f"generations {sum(runs.values())} for {sum(tally.attempts.values())} attempts")
-    print(f"rss: {slope:+.2f} MiB/h, {growth:+.2f} MiB since warm, {last['rss_bytes'] / 2**20:.1f}")
-    print(f"start {_held(first)}; peak {_held(_peak(samples))}; quiet {_held(last)}")
-    wrong = [*tally.violations, *map(repr, broken)]
-    wrong += [f"{c} ran {n} times for {tally.attempts[c]} attempts" for c, n in twice.items()]
+    print(f"faults: {sum(found.dealt.values())} of {len(found.dealt)} kinds")
+    print(f"generations {sum(found.runs.values())} for {sum(tally.attempts.values())} attempts")
+    print(f"rss: {slope:+.2f} MiB/h, {growth:+.2f} MiB since warm")
+    print(f"start {_held(samples[0])}")
+    print(f"peak  {_held({name: max(s[name] for s in samples) for name in samples[0]})}")
+    print(f"quiet {_held(samples[-1])}")
+
+
+def _wrong(found: Findings) -> list[str]:
+    """Every sentence here is one reason to call the run a failure."""
+    tally, first, last = found.tally, found.samples[0], found.samples[-1]
+    wrong = [*tally.violations, *found.broken]
+    # A canary without a name is the chain probe's; a refused run is counted as a run too.
+    wrong += [
+        f"{canary} ran {count} times for {tally.attempts[canary]} attempts"
+        for canary, count in found.runs.items()
+        if canary and count > 2 * tally.attempts[canary]
+    ]
     wrong += [f"{name} left: {last[name]}" for name in ("turns", "busy_lanes") if last[name]]
     wrong += [
         f"{name} grew from {first[name]} to {last[name]}"
@@ -142,11 +179,10 @@ def _judge(
     ]
     if tally.failed:
         wrong.append(f"{tally.failed} turns failed in the end")
+    slope, growth = memory(found.samples)
     if growth > SHORT_RUN_GROWTH_MIB and slope > MAX_SLOPE_MIB_H:
         wrong.append(f"memory grows by {slope:.1f} MiB/h")
-    for line in wrong[:50]:
-        print("WRONG", line)
-    return 1 if wrong else 0
+    return wrong
 
 
 def memory(samples: list[dict[str, Any]]) -> tuple[float, float]:
@@ -161,12 +197,8 @@ def memory(samples: list[dict[str, Any]]) -> tuple[float, float]:
     return slope, sum(sizes[-fifth:]) / fifth - sum(sizes[:fifth]) / fifth
 
 
-def _peak(samples: list[dict[str, Any]]) -> dict[str, Any]:
-    return {name: max(sample[name] for sample in samples) for name in samples[0]}
-
-
 def _held(sample: dict[str, Any]) -> str:
-    names = ("descriptors", "tasks", "turns", "connections", "busy_lanes")
+    names = ("rss_bytes", "descriptors", "tasks", "turns", "connections", "busy_lanes")
     return ", ".join(f"{name} {sample[name]}" for name in names)
 
 

@@ -14,6 +14,7 @@ from tests.trace.trace_stage import AT, connection, run, turn, written
 from wsproxy.cli.main import main
 from wsproxy.trace import picture
 from wsproxy.trace.advice import REASONS, explain
+from wsproxy.trace.amounts import duration
 from wsproxy.trace.reader import read_traces
 
 ROOT = Path(__file__).parents[2]
@@ -184,7 +185,7 @@ def test_a_picture_fits_its_line(width: int, folder: Path) -> None:
     ids=str,
 )
 def test_durations_have_a_unit(seconds: float | None, text: str) -> None:
-    assert picture.duration(seconds) == text
+    assert duration(seconds) == text
 
 
 def test_the_time_of_a_session_is_that_of_its_first_turn(folder: Path) -> None:

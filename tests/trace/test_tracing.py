@@ -83,7 +83,9 @@ async def test_neither_secret_nor_text_is_written(tmp_path: Path, log_lines: Log
         assert canary not in json.dumps(log_lines())
 
 
-async def test_bodies_are_written_only_when_asked_redacted_and_once(tmp_path: Path) -> None:
+async def test_bodies_are_written_only_when_asked_redacted_and_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     long = "x" * 100_000
     async with traced(tmp_path / "traces", trace_bodies=True) as w:
         await tool_loop(w, instructions=f"{long} and the key {SECRET}")
@@ -91,12 +93,14 @@ async def test_bodies_are_written_only_when_asked_redacted_and_once(tmp_path: Pa
     assert written.count(TEXT.encode()) == 1
     assert written.count(long.encode()) == 1
     assert SECRET.encode() not in written
-    traces = read_traces(tmp_path / "traces")
-    last = turns_of(traces)[-1]
+    last = turns_of(read_traces(tmp_path / "traces"))[-1]
     assert last.bodies is not None
     assert "authorization" not in last.bodies.headers
-    assert TEXT in traces.contents[last.bodies.input[0]].decode()
     assert len(last.bodies.input) == last.items
+    assert main(["trace", "show", last.turn, "--bodies", "--dir", str(tmp_path / "traces")]) == 0
+    first, *_ = capsys.readouterr().out.splitlines()
+    assert first.startswith("input 0: {")
+    assert TEXT in first
 
 
 async def test_folder_and_files_are_the_owners_alone(tmp_path: Path) -> None:

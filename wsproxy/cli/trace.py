@@ -77,15 +77,17 @@ def list_(folder: Path, shows_all: bool, as_json: bool) -> None:
 
 @trace.command()
 @click.argument("which", metavar="[SESSION|TURN]", required=False)
+@click.option("--bodies", "has_bodies", is_flag=True,
+              help="The texts of a turn, if trace_bodies was on.")  # fmt: skip
 @as_json_option
 @reading
-def show(folder: Path, which: str | None, as_json: bool) -> None:
+def show(folder: Path, which: str | None, has_bodies: bool, as_json: bool) -> None:
     """Show a session's turns as a waterfall, or a turn's phases.
 
     Without an id: the latest session. The beginning of an id is enough.
     """
     from wsproxy.trace import picture
-    from wsproxy.trace.reader import find
+    from wsproxy.trace.reader import find, find_turn, texts_of
 
     traces = _read(folder)
     found = traces.latest if which is None else find(traces, which)
@@ -95,7 +97,9 @@ def show(folder: Path, which: str | None, as_json: bool) -> None:
         _print_json([whole(t) for t in found.turns] if isinstance(found, Session) else whole(found))
         return
     console = picture.console()
-    if isinstance(found, Session):
+    if has_bodies:
+        console.print(picture.texts(texts_of(folder, find_turn(traces, which or ""))))
+    elif isinstance(found, Session):
         console.print(picture.session_picture(traces, found, console.width))
     else:
         console.print(picture.turn_picture(found))
@@ -238,7 +242,7 @@ def share(folder: Path, which: Sequence[str], target: Path | None) -> None:
 
 def _read(folder: Path) -> Traces:
     """Everything in the folder; damage and gaps are told on stderr."""
-    from wsproxy.trace.picture import counted
+    from wsproxy.trace.amounts import counted
     from wsproxy.trace.reader import read_traces
 
     traces = read_traces(folder)

@@ -34,7 +34,8 @@ where each value came from; `wsproxy config check` only says whether it is right
   `[upstream]` is `upstream` itself.
 * Durations are seconds or texts such as `"250ms"`, `"15s"`, `"5min"`, `"1h"`; sizes are bytes or
   texts such as `"64KiB"`, `"15.5MiB"`, `"200MB"`.
-* An unknown or wrong setting is an error that names it; settings are read once, at start.
+* An unknown or wrong setting is an error that names it. Settings are read at start; SIGHUP takes
+  over some of them while turns run ([operations](operations.md#reload)).
 
 [`config/wsproxy.toml`](../config/wsproxy.toml) holds all of them as comments. Both are written by
 `python -m wsproxy.config`.

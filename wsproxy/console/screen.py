@@ -10,7 +10,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from wsproxy.console.words import age, count, size, times
+from wsproxy.console.words import age, count, counted, size, times
 from wsproxy.core.multiplex.snapshot import ConnectionRow, KeyRow, SessionRow
 from wsproxy.metrics.report import Report
 
@@ -41,7 +41,7 @@ def _lines(report: Report, before: Report | None) -> Iterator[Text]:
     yield Text(
         f"turns {count(saved.turns)}{rate} · running {pool.turns} · queued {pool.queued}"
         f" · longest wait {age(pool.longest_wait_s)}"
-        f" · agents {report.downstream_connections} connections"
+        f" · {counted(report.downstream_connections, 'connection')} downstream"
     )
     yield Text(
         f"continued {count(saved.continued)} · over HTTPS {count(saved.over_https)}"

@@ -14,6 +14,7 @@ from typing import assert_never
 from wsproxy.core.api.items import Item, Pairing, hold, is_known_output
 from wsproxy.core.commands import Answer, Command, Finish
 from wsproxy.core.conversation.history import Checkpoint, History
+from wsproxy.core.conversation.plan import Route
 from wsproxy.core.events import (
     ClientLeft,
     ConnectionLost,
@@ -95,7 +96,7 @@ class Multiplexer:
 
     def heard(self, connection_id: ConnectionId, now: float) -> None:
         """Bytes came in on a connection (called once a read: no event, no commands)."""
-        connection = self.pool.get(connection_id)
+        connection = self._board.pool.get(connection_id)
         if connection is not None:
             connection.received_at = now
 
@@ -246,6 +247,8 @@ class Multiplexer:
         self._board.say(Finish(turn.id, event.received))
         if turn.is_by_id:
             self.beliefs.stored_accepted(turn.key)
+        elif turn.route is Route.DELTA:
+            self.beliefs.warm_accepted(turn.key)
         self.beliefs.turn_took(turn.key, turn.session, now - (turn.sent_at or now))
 
     def _commit(self, turn: Turn, event: TurnEnded, now: float) -> Checkpoint | None:

@@ -108,6 +108,7 @@ class ModelCache:
     pool_key: Callable[[Headers], bytes]
     clock: Callable[[], float] = time.monotonic
     fresh_s: float = FRESH_S
+    stale_if_error_s: float = STALE_IF_ERROR_S
     max_entry_bytes: int = MAX_ENTRY_BYTES
     counters: ModelCounters = field(default_factory=ModelCounters)
     _entries: LRU[Key, Entry] = field(default_factory=lambda: LRU(MAX_ENTRIES))
@@ -187,7 +188,7 @@ class ModelCache:
         return RawAnswer(verdict.status, verdict.headers, reason=verdict.reason, body=verdict.body)
 
     def _can_stand_in(self, entry: Entry, now: float) -> bool:
-        return now < entry.stored_at + STALE_IF_ERROR_S
+        return now < entry.stored_at + self.stale_if_error_s
 
     def _ask(self, key: Key, headers: Headers) -> asyncio.Task[Verdict]:
         task = self._asking.get(key)

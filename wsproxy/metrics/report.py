@@ -44,7 +44,10 @@ class Saved(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """One daemon at one moment. Times are seconds."""
+    """One daemon at one moment. Times are seconds.
+
+    `downstream_connections` counts the one that asks, too; `downstream_accepted` those so far.
+    """
 
     version: str
     pid: int

@@ -44,12 +44,12 @@ def run(
     except ChildError as error:
         say(f"wsproxy: {error}")
         return error.exit_code
-    for line in summary(daemon.tally, agent_connections):
+    for line in summary(daemon.tally, agent_connections, has_trace=settings.trace == "on"):
         say(line)
     return code
 
 
-def summary(tally: Tally, agent_connections: int) -> Iterator[str]:
+def summary(tally: Tally, agent_connections: int, *, has_trace: bool = True) -> Iterator[str]:
     """What was saved, in two lines; one where there was nothing to save."""
     if not tally.turns:
         yield "wsproxy: no turn came through; does the command read OPENAI_BASE_URL?"
@@ -65,5 +65,5 @@ def summary(tally: Tally, agent_connections: int) -> Iterator[str]:
     )
     yield (
         f"wsproxy: {size(tally.bytes_up)} sent up instead of {size(tally.bytes_http)} over HTTP"
-        f"{times(tally.bytes_http, tally.bytes_up)}; see `wsproxy trace show`"
+        f"{times(tally.bytes_http, tally.bytes_up)}{'; see `wsproxy trace show`' * has_trace}"
     )

@@ -21,26 +21,35 @@ def _rule_options(command: Callable[..., None]) -> Callable[..., None]:
     """One flag a rule, with its default shown."""
     hints = get_type_hints(Rules)
     for rule in reversed(dataclasses.fields(Rules)):
-        command = _rule_option(rule.name, hints[rule.name], rule.default)(command)
+        command = _rule_option(rule, hints[rule.name])(command)
     return command
 
 
-def _rule_option(name: str, hint: Any, default: Any) -> Callable[..., Any]:
-    flag = "--" + name.replace("_", "-")
+def _rule_option(rule: dataclasses.Field[Any], hint: Any) -> Callable[..., Any]:
+    flag = "--" + rule.name.replace("_", "-")
+    shown: dict[str, Any] = {
+        "default": rule.default,
+        "show_default": True,
+        "help": rule.metadata["help"],
+    }
     if hint is bool:
-        both = f"{flag}/--no-{flag[2:]}"
-        return click.option(both, name, default=default, show_default=True)
+        return click.option(f"{flag}/--no-{flag[2:]}", rule.name, **shown)
     if hint in {int, float, str}:
-        return click.option(flag, name, type=hint, default=default, show_default=True)
+        return click.option(flag, rule.name, type=hint, **shown)
     choices = [each for each in get_args(hint) if isinstance(each, str)]
     if choices:
-        kind = click.Choice(choices)
-        return click.option(flag, name, type=kind, default=default, show_default=True)
-    return click.option(flag, name, multiple=True, default=default, show_default=True)
+        return click.option(flag, rule.name, type=click.Choice(choices), **shown)
+    return click.option(flag, rule.name, multiple=True, **shown)
 
 
 @click.command()
-@click.option("--listen", default=_DEFAULT_LISTEN, show_default=True, metavar="HOST:PORT")
+@click.option(
+    "--listen",
+    default=_DEFAULT_LISTEN,
+    show_default=True,
+    metavar="HOST:PORT",
+    help="Address to serve on; port 0 takes a free one.",
+)
 @click.option(
     "--fault",
     "faults",

@@ -260,7 +260,9 @@ class Turns:
         request, owner = turn.request, turn.caller.owner
         if request.store:
             self.store.put(owner, Stored(turn.done, list(request.items), turn.events, kept))
-            self.store.put_items(owner, [*_own(request.items), *(d.item for d in turn.reply.drafts)])
+            self.store.put_items(
+                owner, [*_own(request.items), *(d.item for d in turn.reply.drafts)]
+            )
         if request.conversation is not None and kept is not None:
             self.store.put_conversation(owner, request.conversation, kept.context)
         if turn.on_commit is not None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Generic, Literal, TextIO, TypeVar
 
+import msgspec
 from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
@@ -16,7 +17,9 @@ from rich.text import Text
 
 from wsproxy.logs import clean
 from wsproxy.trace.advice import explain
+from wsproxy.trace.amounts import counted, duration, percent, size, when
 from wsproxy.trace.reader import Session, Traces, connections_of
+from wsproxy.trace.reader import Text as BodyText
 from wsproxy.trace.record import ConnectionRecord, TurnRecord
 from wsproxy.trace.replay import Difference, Outcome
 from wsproxy.trace.report import Figures, Row, Span, figures, is_failed, spans
@@ -284,6 +287,16 @@ def _facts(turn: TurnRecord) -> Iterator[tuple[str, str]]:
         yield "retries", f"{turn.retries} {', '.join(turn.faults)}".strip()
 
 
+def texts(found: Sequence[BodyText]) -> RenderableType:
+    """`trace show TURN --bodies`: one line a text, as ASCII JSON."""
+    shown = [(one.place, "gone" if one.json is None else _ascii(one.json)) for one in found]
+    return Group(*(Text(f"{clean(place)}: {json_}") for place, json_ in shown))
+
+
+def _ascii(raw: bytes) -> str:
+    return json.dumps(msgspec.json.decode(raw))
+
+
 def explanation(turn: TurnRecord) -> RenderableType:
     """`trace explain`."""
     told = explain(turn)
@@ -339,43 +352,3 @@ def _difference(found: Difference) -> Iterator[str]:
     yield f"event {found.number} ({found.event})"
     yield from (f"  recorded: {json.dumps(command)}" for command in found.recorded)
     yield from (f"  given:    {json.dumps(command)}" for command in found.given)
-
-
-# ── Values ───────────────────────────────────────────────────────────────────────────────────
-
-
-def counted(count: int, what: str) -> str:
-    """`1 turn`, `2 turns`."""
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
-
-
-def when(at: float) -> str:
-    """A wall clock time, in the local zone."""
-    return f"{datetime.fromtimestamp(at):%Y-%m-%d %H:%M:%S}"
-
-
-def duration(seconds: float | None) -> str:
-    """Three digits and a unit."""
-    if seconds is None:
-        return "-"
-    if seconds < 0.9995:
-        ms = seconds * 1000
-        return f"{ms:.1f} ms" if ms < 99.95 else f"{ms:.0f} ms"
-    if seconds < 119.5:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} m {rest:02d} s"
-
-
-def size(count: int) -> str:
-    """Bytes in the largest unit that keeps them above 1."""
-    if count < 1000:
-        return f"{count} B"
-    if count < 1_000_000:
-        return f"{count / 1000:.1f} kB"
-    return f"{count / 1_000_000:.1f} MB"
-
-
-def percent(share: float | None) -> str:
-    """A share of one; `-` of nothing."""
-    return "-" if share is None else f"{share * 100:.0f} %"

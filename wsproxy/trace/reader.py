@@ -27,8 +27,8 @@ from wsproxy.trace.record import (
     decode,
 )
 
-#: Most lines are doors, which only the replay reads.
-_DOOR: Final = b'{"kind":"door",'
+#: Most lines are doors, which only the replay reads, or contents.
+_SKIPPED: Final = (b'{"kind":"door",', b'{"kind":"content",')
 #: How often `tail` looks for new lines.
 LOOK_S: Final = 0.2
 #: Fewer letters of an id are not taken for it.
@@ -70,7 +70,6 @@ class Traces:
     sessions: dict[str, Session] = field(default_factory=dict)
     turns: dict[str, TurnRecord] = field(default_factory=dict)
     connections: list[ConnectionRecord] = field(default_factory=list)
-    contents: dict[str, bytes] = field(default_factory=dict)
     damaged: int = 0
     dropped: int = 0
 
@@ -85,12 +84,10 @@ class Traces:
                 self.connections.append(record)
             case Run():
                 self.runs[record.run] = record
-            case Content():
-                self.contents[record.name] = bytes(record.body)
             case Dropped():
                 self.dropped += record.count
-            case Core() | Door():
-                pass  # for the replay alone
+            case Content() | Core() | Door():
+                pass  # read by those who need them
             case _:
                 assert_never(record)
 
@@ -114,7 +111,7 @@ def read_traces(folder: Path) -> Traces:
     """Read all journals. Raises `TraceError` where there is nothing to read."""
     traces = Traces()
     for line in journal_lines(folder):
-        if line.startswith(_DOOR):
+        if line.startswith(_SKIPPED):
             continue
         try:
             traces.add(decode(line))
@@ -125,6 +122,31 @@ def read_traces(folder: Path) -> Traces:
     if not traces.sessions:
         raise TraceError(f"no turns in {folder} yet", "point an agent at a running `wsproxy serve`")
     return traces
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A piece of a turn's body: `input 0`, `instructions`, `output 1`; its JSON, None if gone."""
+
+    place: str
+    json: bytes | None
+
+
+def texts_of(folder: Path, turn: TurnRecord) -> list[Text]:
+    """The texts of one turn in the order of its body. Raises `TraceError` where none was kept."""
+    if turn.bodies is None:
+        raise TraceError(f"no texts were kept of {turn.turn}", "set trace_bodies = true first")
+    places = [(f"input {at}", name) for at, name in enumerate(turn.bodies.input)]
+    places += turn.bodies.members.items()
+    places += [(f"output {at}", name) for at, name in enumerate(turn.bodies.output)]
+    wanted = {name for _, name in places}
+    found: dict[str, bytes] = {}
+    for line in journal_lines(folder):
+        if line.startswith(_SKIPPED[1]):
+            record = _decoded(line)
+            if isinstance(record, Content) and record.name in wanted:
+                found[record.name] = bytes(record.body)
+    return [Text(place, found.get(name)) for place, name in places]
 
 
 def journal_lines(folder: Path) -> Iterator[bytes]:

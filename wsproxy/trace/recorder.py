@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import secrets
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -136,7 +137,7 @@ def turn_record(account: TurnAccount, at: float, keyed: Keyed, run: str) -> Turn
         status=account.status,
         outcome=account.outcome,
         code=safe(account.code),
-        model=safe(account.model.strip(b'"').decode("utf-8", "replace")),
+        model=_model(account.model),
         items=account.item_count,
         items_sent=account.item_count - account.delta_from,
         bytes_http=account.http_bytes,
@@ -149,6 +150,14 @@ def turn_record(account: TurnAccount, at: float, keyed: Keyed, run: str) -> Turn
         retries=max(0, account.sends - 1),
         faults=list(account.faults),
     )
+
+
+#: What names of models are made of; they are the client's word, so nothing else is written.
+_NO_MODEL: Final = re.compile(r"[^A-Za-z0-9_./:@-]")
+
+
+def _model(raw: bytes) -> str:
+    return _NO_MODEL.sub("?", raw.strip(b'"').decode("utf-8", "replace"))[:64]
 
 
 def _phases(account: TurnAccount) -> Phases:

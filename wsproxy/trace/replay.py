@@ -118,7 +118,7 @@ def read_runs(folder: Path) -> dict[str, Recorded]:
 def replay(run: str, recorded: Recorded) -> Outcome:
     """Run the core again, up to the first difference or gap."""
     doors = sorted(recorded.doors, key=lambda door: door.number)
-    if recorded.core is None or not doors or doors[0].number != 1:
+    if recorded.core is None or (doors and doors[0].number != 1):
         return Outcome(run, 0, 0, missing="its beginning is not in the journal any more")
     stage = _Stage(recorded.core, doors)
     commands = 0

@@ -92,6 +92,7 @@ class History:
         self._by_raw: dict[bytes, list[Checkpoint]] = {}
         self._by_chain_in: Counter[bytes] = Counter()
         self._raw_lengths: Counter[int] = Counter()
+        self._lengths: Counter[int] = Counter()
         # A tenth of the memory at most: a name that is lost costs one full send.
         self._aliases: LRU[bytes, Digest] = LRU(
             max(1, min(MAX_ALIASES, max_bytes // (10 * ALIAS_BYTES)))
@@ -177,7 +178,7 @@ class History:
         """Checkpoints that end along the chain and are verified, longest first."""
         found: list[tuple[Checkpoint, int]] = []
         held: tuple[Held | None, ...] = ()
-        for used in range(count - 1, 0, -1):
+        for used in self._usable_lengths(count):
             chain = links[(used - 1) * LINK_BYTES : used * LINK_BYTES]
             for checkpoint in reversed(self._by_chain.get(chain, ())):
                 made = wording.follows(checkpoint, used) if checkpoint.key == key else None
@@ -185,6 +186,12 @@ class History:
                     held = held or made
                     found.append((checkpoint, used))
         return found, held
+
+    def _usable_lengths(self, count: int) -> Sequence[int]:
+        """How many items of a request of `count` a checkpoint may account for, most first."""
+        if self._skips_reasoning:
+            return range(count - 1, 0, -1)  # reasoning left out of it counts for the checkpoint
+        return sorted((length for length in self._lengths if length < count), reverse=True)
 
     # ── Committing ───────────────────────────────────────────────────────────────────────────
 
@@ -327,6 +334,7 @@ class History:
         self._by_raw.setdefault(checkpoint.raw, []).append(checkpoint)
         self._by_chain_in[checkpoint.chain_in] += 1
         self._raw_lengths[checkpoint.count] += 1
+        self._lengths[checkpoint.length] += 1
 
     def _unlist(self, checkpoint: Checkpoint) -> None:
         for index, at in (
@@ -338,6 +346,7 @@ class History:
                 del index[at]
         _uncount(self._by_chain_in, checkpoint.chain_in)
         _uncount(self._raw_lengths, checkpoint.count)
+        _uncount(self._lengths, checkpoint.length)
 
 
 def _seed(key: PoolKey) -> bytes:

@@ -89,9 +89,9 @@ def decide(reading: Reading, transcript: Transcript, fields: Mapping[str, Digest
 
 def _why_none(reading: Reading, objection: Why | None) -> Why:
     """Why nothing can be continued; `objection` is what the longest match met."""
-    if objection is not None and objection.reason != "foreign_item":
+    if objection is not None and (objection.reason != "foreign_item" or reading.is_repeat):
         return objection
-    if objection is None and reading.is_repeat:
+    if reading.is_repeat:
         return Why("no_new_items")
     # What is foreign in a delta may be an old item, where the request leaves a longer conversation.
     used = reading.matches[0][1] if reading.matches else 0

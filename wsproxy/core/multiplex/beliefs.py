@@ -26,6 +26,8 @@ REMEMBERED_SESSIONS: Final = 4096
 PROBE_AGAIN_S: Final = 60.0
 #: After a chain probe that told that ids are not looked up: upstreams are upgraded.
 REFUTED_FOR_S: Final = 3600.0
+#: Warm parents not found, in a row, before the upstream counts as one that forgets.
+WARM_REFUSALS: Final = 2
 #: Refusals in a row of stored chains before they are left alone, and for how long (§5.9).
 STORED_REFUSALS: Final = 2
 STORED_OFF_S: Final = 3600.0
@@ -72,6 +74,7 @@ class Belief:
     chains_probe_at: float = 0.0
     doubt: Doubt | None = None
     dial_failures: int = 0
+    warm_refusals: int = 0
     stored_refusals: int = 0
     stored_off_until: float = 0.0
     longest_turn_s: float = 0.0  # of all its sessions
@@ -180,6 +183,19 @@ class Beliefs:
     def context_lost(self) -> None:
         """The tripwire: deltas are off for this upstream, whatever was believed (contract §3)."""
         self._has_lost_context = True
+
+    def warm_refused(self, key: PoolKey, now: float) -> None:
+        """A parent that had to be warm was not found; twice in a row says that the upstream looks
+        ids up and forgets all the same. Where chains were known beforehand they stay so."""
+        belief = self.of(key)
+        belief.warm_refusals += 1
+        if belief.warm_refusals >= WARM_REFUSALS and self._chains is Chains.UNPROVEN:
+            belief.warm_refusals = 0
+            self.chains_probed(key, False, now)
+
+    def warm_accepted(self, key: PoolKey) -> None:
+        """A warm parent was found."""
+        self.of(key).warm_refusals = 0
 
     def stored_refused(self, key: PoolKey, now: float) -> None:
         """A stored chain was refused; twice in a row says zero retention (contract §5.9)."""

@@ -16,7 +16,7 @@ from typing import Final, assert_never
 from wsproxy.core.api import errors
 from wsproxy.core.api.errors import UpstreamError, upstream_error
 from wsproxy.core.commands import BreakTurn, Note, RefuseTurn, RelayError
-from wsproxy.core.conversation.plan import Continuation, Why
+from wsproxy.core.conversation.plan import Continuation, Route, Why
 from wsproxy.core.events import ClientLeft, ContextLost, ErrorReceived, MessageRefused
 from wsproxy.core.ids import TurnId
 from wsproxy.core.multiplex import recovery
@@ -249,6 +249,8 @@ class Judging:
             why = Why("parent_refused") if turn.is_ours else turn.continuation.why_full
             if turn.is_by_id:
                 self._board.beliefs.stored_refused(turn.key, now)
+            elif fault is Fault.PREVIOUS_RESPONSE_NOT_FOUND and turn.route is Route.DELTA:
+                self._board.beliefs.warm_refused(turn.key, now)
         turn.continuation = Continuation((), why)
         self._board.take_back(turn, now)
 

@@ -13,7 +13,8 @@ from wsproxy.core.ids import TurnId
 
 @dataclass(frozen=True, slots=True)
 class ReaderLimits:
-    """`per_turn_bytes` with nothing taken for `stall_s` cuts a client; `total_bytes` the largest."""
+    """A client is cut with `per_turn_bytes` behind and nothing taken for `stall_s`; the one
+    with most behind when all together have `total_bytes`."""
 
     per_turn_bytes: int = 8 * 1024 * 1024
     stall_s: float = 60.0
@@ -43,7 +44,7 @@ class Readers:
         return sum(reader.buffered for reader in self._readers.values())
 
     def saw(self, turn: TurnId, written: int, buffered: int, now: float) -> None:
-        """A turn with bytes left in its buffer; `written` counts all that was ever written to it."""
+        """A turn has bytes left in its buffer; `written` counts all ever written to it."""
         taken = written - buffered
         reader = self._readers.get(turn)
         if reader is None:

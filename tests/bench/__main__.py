@@ -1,0 +1,72 @@
+"""The bench: measure, keep the raw results, write the page and its picture.
+
+python -m tests.bench [--quick] [--json FILE] [--docs FOLDER] [--from FILE] [--prepare]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.bench import peers, rounds
+from tests.bench.children import ROOT, has_nginx
+from tests.bench.page import page
+from tests.bench.picture import picture
+
+
+def main(arguments: list[str]) -> int:
+    """The exit code."""
+    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="under two minutes, without peers")
+    parser.add_argument("--prepare", action="store_true", help="install nginx and peers, and end")
+    parser.add_argument("--json", type=Path, default=ROOT / ".cache" / "bench" / "results.json")
+    parser.add_argument("--docs", type=Path, default=ROOT / "docs", help="where the page goes")
+    parser.add_argument("--from", dest="raw", type=Path, help="write the page of earlier results")
+    chosen = parser.parse_args(arguments)
+    if sys.platform != "linux":
+        parser.error("needs Linux: CPU and memory are read from /proc, the pace from a timerfd")
+    if chosen.prepare:
+        return prepare()
+    results = json.loads(chosen.raw.read_text()) if chosen.raw else measured(chosen.quick)
+    if not chosen.raw:
+        chosen.json.parent.mkdir(parents=True, exist_ok=True)
+        chosen.json.write_text(json.dumps(results, indent=1))
+    (chosen.docs / "measurements.md").write_text(page(results))
+    (chosen.docs / "measurements.svg").write_text(picture(results["tables"]))
+    print(f"{chosen.docs / 'measurements.md'} is written; raw results: {chosen.raw or chosen.json}")
+    return 0
+
+
+def measured(is_quick: bool) -> dict[str, Any]:
+    """All measurements, and what they were taken on."""
+    before = os.getloadavg()[0]
+    extent = rounds.Extent.quick() if is_quick else rounds.Extent.full()
+    began = time.monotonic()
+    tables = rounds.run(extent)
+    cores = os.cpu_count() or 1
+    machine = (
+        f"{cores} cores, {platform.system()}, Python {platform.python_version()}, "
+        f"{extent.rounds} rounds, {time.monotonic() - began:.0f} s, load {before:.1f} before."
+    )
+    flags = " --quick" if is_quick else ""
+    meta = {"flags": flags, "machine": machine, "load": round(before, 1), "cores": cores}
+    return {"meta": meta, "tables": tables}
+
+
+def prepare() -> int:
+    """Install what is compared with; the exit code."""
+    if not has_nginx():
+        subprocess.run(["apt-get", "install", "-y", "--no-install-recommends", "nginx"], check=True)
+    found = [peers.prepared(name) for name in peers.PEERS]
+    return 0 if all(found) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,99 @@
+"""Turns: how much later their first byte comes, how many fit in a second, what they send."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from tests.bench.bodies import Shape, Talk, loop
+from tests.bench.children import Child
+from tests.bench.client import caller, post, told
+from tests.bench.figures import percentile
+
+#: The first turns of a conversation dial, and send in full.
+_WARM_UP: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Some turns in a row: ms to the first byte of each, and CPU ms a turn of who answered."""
+
+    first_byte_ms: list[float]
+    cpu_ms: float
+
+    def at(self, share: float) -> float:
+        """A percentile."""
+        return percentile(sorted(self.first_byte_ms), share)
+
+
+async def conversation(through: Child, talk: Talk, turns: int, *, key: str = "turns") -> Asked:
+    """One client that asks on and on."""
+    client = await caller(through.base_url)
+    for _ in range(_WARM_UP):
+        await client.ask(post(through.base_url, talk.body(), key=key))
+        talk.answered()
+    first, before = [], through.cpu_s()
+    for _ in range(turns):
+        first.append(await client.ask(post(through.base_url, talk.body(), key=key)) / 1e6)
+        talk.answered()
+    spent_s = through.cpu_s() - before
+    client.close()
+    return Asked(first, 1e3 * spent_s / turns)
+
+
+async def turns_per_s(through: Child, clients: int, body_bytes: int, seconds: float) -> float:
+    """Clients with a conversation each that ask as fast as they are answered."""
+    give_up = time.monotonic() + seconds
+    running = [
+        _busy(through, Talk.of_bytes(body_bytes, f"client {number}"), give_up, f"s{number}")
+        for number in range(clients)
+    ]
+    began = time.monotonic()
+    counts = await asyncio.gather(*running)
+    return sum(counts) / (time.monotonic() - began)
+
+
+async def _busy(through: Child, talk: Talk, give_up: float, session: str) -> int:
+    client = await caller(through.base_url)
+    count = 0
+    while time.monotonic() < give_up:
+        await client.ask(post(through.base_url, talk.body(), session=session))
+        talk.answered()
+        count += 1
+    client.close()
+    return count
+
+
+async def bytes_up(upstream: Child, through: Child, shape: Shape, calls: int) -> tuple[int, int]:
+    """What one agent loop sends to the upstream: bytes and connections."""
+    await told(upstream.base_url, "/bench/received")
+    client = await caller(through.base_url)
+    for body in loop(shape, calls):
+        await client.ask(post(through.base_url, body, key=shape.name))
+    client.close()
+    received = await told(upstream.base_url, "/bench/received")
+    return received["bytes"], received["connections"]
+
+
+async def growth(through: Child, turns: int, window: int) -> tuple[Asked, Asked]:
+    """The first and the last `window` turns of one long conversation."""
+    talk = Talk.of_bytes(4_000, "growth")
+    first = await conversation(through, talk, window, key="growth")
+    await conversation(through, talk, turns - 2 * window, key="growth")
+    return first, await conversation(through, talk, window, key="growth")
+
+
+def added(subject: Sequence[float], direct: Sequence[float]) -> list[float]:
+    """What a road adds to the direct one, round by round."""
+    return [mine - theirs for mine, theirs in zip(subject, direct, strict=True)]
+
+
+def sessions(through: Child, count: int, body_bytes: int, *, keys: bool) -> Iterator[bytes]:
+    """One turn of each of many sessions, of one key or of a key each."""
+    for number in range(count):
+        body = Talk.of_bytes(body_bytes, f"session {number}").body()
+        key = f"key-{number}" if keys else "one"
+        yield post(through.base_url, body, key=key, session=f"session-{number}")
