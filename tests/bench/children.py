@@ -17,6 +17,8 @@ from typing import Final
 from urllib.parse import urlsplit
 
 ROOT: Final = Path(__file__).parent.parent.parent
+#: What children say, and what is installed for the bench.
+CACHE: Final = ROOT / ".cache" / "bench"
 _START_TIMEOUT_S: Final = 120.0  # LiteLLM imports for half a minute on a busy machine
 _NGINX: Final = """
 daemon off; master_process off; pid {folder}/nginx.pid; error_log {folder}/error.log crit;
@@ -65,12 +67,16 @@ class Child:
 @contextlib.contextmanager
 def started(name: str, command: Sequence[str], *, url: str | None = None) -> Iterator[Child]:
     """Run a command; its base URL is the last word of its first line, unless `url` is known."""
-    with tempfile.TemporaryDirectory(prefix="wsproxy-bench-") as folder:
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (
+        tempfile.TemporaryDirectory(prefix="wsproxy-bench-") as folder,
+        (CACHE / f"{name.replace(' ', '-')}.log").open("w") as log,
+    ):
         environment = {**os.environ, "XDG_STATE_HOME": folder, "PYTHONPATH": str(ROOT)}
         with subprocess.Popen(
             command,
             stdout=subprocess.PIPE if url is None else subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stderr=log,
             text=True,
             env=environment,
             cwd=ROOT,
@@ -129,8 +135,8 @@ def wsproxy(
     command = [sys.executable, "-m", "wsproxy", "serve", "--listen", "127.0.0.1:0"]
     habits = ["--upstream", upstream.base_url, "--lanes", "on", "--continuation", "on"]
     compression = ["--compression", "deflate" if has_deflate else "off"]
-    quiet = ["--log-level", "error", "--drain-timeout", "0"]
-    with started(name, [*command, *habits, *compression, *quiet]) as child:
+    end = ["--drain-timeout", "0"]
+    with started(name, [*command, *habits, *compression, *end]) as child:
         yield child
 
 

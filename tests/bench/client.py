@@ -8,6 +8,8 @@ import time
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
+#: An answer that takes longer never comes.
+_PATIENCE_S: Final = 60.0
 _LAST_CHUNK: Final = b"\r\n0\r\n\r\n"
 
 
@@ -37,7 +39,8 @@ class Caller(asyncio.Protocol):
         self._ended = asyncio.get_running_loop().create_future()
         began = time.monotonic_ns()
         self._transport.write(request)
-        await self._ended
+        async with asyncio.timeout(_PATIENCE_S):
+            await self._ended
         assert self._head.startswith(b"HTTP/1.1 200"), self._head[:500]
         return self.arrivals[0][0] - began
 
@@ -66,6 +69,8 @@ class Caller(asyncio.Protocol):
 async def caller(base_url: str) -> Caller:
     """Connect."""
     url = urlsplit(base_url)
+    assert url.hostname is not None
+    assert url.port is not None
     loop = asyncio.get_running_loop()
     return (await loop.create_connection(Caller, url.hostname, url.port))[1]
 

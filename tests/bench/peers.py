@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from tests.bench.children import ROOT, Child, free_port, started
+from tests.bench.children import CACHE, Child, free_port, started
 
-CACHE: Final = ROOT / ".cache" / "bench"
 _INSTALL_TIMEOUT_S: Final = 600
 #: Name → what is installed, and what it does that wsproxy does not.
 PEERS: Final = {
@@ -32,7 +31,7 @@ def prepared(name: str) -> Path | None:
     stamp = folder / "ready"
     if not stamp.exists():
         venv.create(folder, with_pip=True, clear=True)
-        command = [folder / "bin" / "python", "-m", "pip", "-qq", "install", PEERS[name][0]]
+        command = [str(folder / "bin" / "python"), "-m", "pip", "-qq", "install", PEERS[name][0]]
         try:
             subprocess.run(command, check=True, timeout=_INSTALL_TIMEOUT_S)
         except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:

@@ -52,7 +52,8 @@ async def one_round(load: Load, upstream: Child, through: Child) -> Relayed:
         for number in range(load.streams)
     ]
     before = through.cpu_s()
-    await asyncio.gather(*map(_asked, callers, requests))
+    asked = [one.ask(request) for one, request in zip(callers, requests, strict=True)]
+    await asyncio.gather(*asked)
     spent_s = through.cpu_s() - before
     sent = await told(upstream.base_url, "/bench/sent")
     late = list(
@@ -69,10 +70,6 @@ async def one_round(load: Load, upstream: Child, through: Child) -> Relayed:
         percentile(late, 0.99) / 1e3,
         percentile(late, 0.999) / 1e3,
     )
-
-
-async def _asked(one: object, request: bytes) -> None:
-    await one.ask(request)  # type: ignore[attr-defined]
 
 
 def _latencies(sent: Sequence[int], arrived: Sequence[int]) -> list[int]:

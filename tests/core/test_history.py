@@ -22,6 +22,7 @@ from tests.core.conversation_stage import (
     without,
 )
 from wsproxy.core.conversation.history import (
+    ALIAS_BYTES,
     CHECKPOINTS_PER_CONVERSATION,
     MAX_EQUALS,
     History,
@@ -294,6 +295,7 @@ def test_where_upstream_stores_an_id_is_enough(store: bool | None) -> None:
     "request_body",
     [
         body([user("q"), {"type": "item_reference", "id": "msg_unknown"}], store=True),
+        body([{"type": "item_reference", "id": "msg_unknown"}], store=True),
         body([user("q"), b'{"role":"user","content":"a","content":"b"}']),
         body([user("q"), 7]),
         body([user("q")], previous_response_id="resp_0"),
@@ -303,7 +305,18 @@ def test_where_upstream_stores_an_id_is_enough(store: bool | None) -> None:
         body(None),
         body({"role": "user"}),
     ],
-    ids=["reference", "opaque", "odd", "parent", "conversation", "empty", "no text", "null", "one"],
+    ids=[
+        "reference",
+        "alone",
+        "opaque",
+        "odd",
+        "parent",
+        "conversation",
+        "empty",
+        "no text",
+        "null",
+        "one",
+    ],
 )
 def test_a_turn_whose_input_is_not_the_whole_context_is_not_remembered(
     request_body: bytes,
@@ -364,6 +377,20 @@ def test_bytes_are_bounded() -> None:
         stage.run(body([user(f"{n} {m}") for m in range(50)]), [thinks("1", "b"), says("x")])
         assert stage.history.size_bytes <= 100_000
     assert 5 < len(stage.history) < 100
+
+
+def test_other_names_of_items_are_counted_and_bounded() -> None:
+    stage = Stage(History(max_bytes=10_000_000))
+    stage.run(body([user("q")]), [thinks("1", "done")], "r1")
+    before = stage.history.size_bytes
+    stage.run(body([user("p")]), [(thinks("1", "done"), thinks("1", "completed"))], "r2")
+    assert stage.history.size_bytes - before == before + len(b"x" * 16) + ALIAS_BYTES
+    for n in range(200):
+        stage.run(body([user("p")]), [(thinks(f"{n}", f"a{n}"), thinks(f"{n}", f"b{n}"))])
+    many = Stage(History(max_bytes=24_000))
+    for n in range(30):
+        many.run(body([user("p")]), [(thinks(f"{n}", f"a{n}"), thinks(f"{n}", f"b{n}"))])
+    assert many.history.size_bytes <= 24_000
 
 
 def test_one_conversation_too_large_for_the_bound_is_kept_alone() -> None:

@@ -167,26 +167,28 @@ class _Mutated(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         exec(self._code, module.__dict__)
 
 
-def mutants_of(path: Path) -> list[Mutant]:
+def mutants_of(source: str) -> list[Mutant]:
     """Every change that can be made to a module."""
     mutator = Mutator()
-    mutator.visit(ast.parse(path.read_text(encoding="utf-8")))
+    mutator.visit(ast.parse(source))
     return mutator.mutants
 
 
-def fork(name: str, path: Path, number: int, tests: Sequence[str]) -> int:
+def fork(target: str, source: str, number: int) -> int:
     """Start the tests under a mutant in a child; -1 is no mutant at all."""
     child = os.fork()
     if child == 0:
-        os._exit(_run_tests(name, path, number, tests))
+        os._exit(_run_tests(target, source, number))
     return child
 
 
-def _run_tests(name: str, path: Path, number: int, tests: Sequence[str]) -> int:
+def _run_tests(target: str, source: str, number: int) -> int:
     signal.alarm(TIMEOUT_S)
-    tree = Mutator(number).visit(ast.parse(path.read_text(encoding="utf-8")))
-    code = compile(ast.fix_missing_locations(tree), str(path), "exec")
-    sys.meta_path.insert(0, _Mutated(name, path, code))
+    name, about = TARGETS[target]
+    tests = [str(ROOT / "tests" / "core" / f"test_{each}.py") for each in about]
+    tree = Mutator(number).visit(ast.parse(source))
+    code = compile(ast.fix_missing_locations(tree), str(path_of(target)), "exec")
+    sys.meta_path.insert(0, _Mutated(name, path_of(target), code))
     silent = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silent, 1)
     os.dup2(silent, 2)
@@ -194,19 +196,17 @@ def _run_tests(name: str, path: Path, number: int, tests: Sequence[str]) -> int:
     return int(pytest.main([*options, *tests]))
 
 
-def survivors(target: str, jobs: int) -> Iterator[Mutant]:
+def survivors(target: str, source: str, jobs: int) -> Iterator[Mutant]:
     """Mutants of a target under which no test fails, or does not end."""
-    name, path = TARGETS[target][0], path_of(target)
-    tests = [str(ROOT / "tests" / "core" / f"test_{each}.py") for each in TARGETS[target][1]]
-    _, status = os.waitpid(fork(name, path, -1, tests), 0)
+    _, status = os.waitpid(fork(target, source, -1), 0)
     if status:
         raise SystemExit(f"{target}: the tests fail without a mutant")
-    waiting = mutants_of(path)[::-1]
+    waiting = mutants_of(source)[::-1]
     running: dict[int, Mutant] = {}
     while waiting or running:
         while waiting and len(running) < jobs:
             mutant = waiting.pop()
-            running[fork(name, path, mutant.number, tests)] = mutant
+            running[fork(target, source, mutant.number)] = mutant
         child, status = os.wait()
         mutant = running.pop(child)
         if not status:
@@ -227,8 +227,9 @@ def main() -> int:
     options = parser.parse_args()
     is_enough = True
     for target in options.targets:
-        alive, total = 0, len(mutants_of(path_of(target)))
-        for mutant in survivors(target, options.jobs):
+        source = path_of(target).read_text(encoding="utf-8")
+        alive, total = 0, len(mutants_of(source))
+        for mutant in survivors(target, source, options.jobs):
             alive += 1
             print(f"{target}.py:{mutant.line}: survived: {mutant.what}", flush=True)
         score = 100 * (total - alive) / total

@@ -229,9 +229,9 @@ def may_continue(asked: Asked, kept: Kept, used: int) -> bool:
 def _is_answered(output: Sequence[Json], delta: Sequence[Json | None]) -> bool:
     answers: Counter[tuple[str, str]] = Counter()
     for item in delta:
-        kind = "" if item is None else item_type(item)
         if item is None:
             return False
+        kind = item_type(item)
         if isinstance(item.get(ANSWER_KEY.get(kind, ("", ""))[1]), str):
             answers[kind, item[ANSWER_KEY[kind][1]]] += 1
         elif kind != "message" or item["role"] not in ("user", "system", "developer"):

@@ -39,7 +39,7 @@ def proxy(upstream: str, *flags: str) -> Iterator[str]:
     by itself it would find out with one more connection.
     """
     known = ["--lanes", "on", "--continuation", "on"]
-    quiet = ["--log-level", "error", "--drain-timeout", "0"]
+    quiet = ["--log-level", "error", "--drain-timeout", "0", "--set", "trace=off"]
     listen = ["--listen", "127.0.0.1:0", "--upstream", upstream]
     with _child(["-m", "wsproxy", "serve", *listen, *known, *quiet, *flags]) as line:
         yield line.split()[-1]
