@@ -43,7 +43,7 @@ class Extent:
     @classmethod
     def quick(cls) -> Extent:
         """Under two minutes."""
-        return cls(3, 1.0, 20, 1.0, 200, 1, 300, 6, has_peers=False)
+        return cls(3, 1.0, 20, 1.0, 200, 1, 300, 16, has_peers=False)
 
     @classmethod
     def full(cls) -> Extent:

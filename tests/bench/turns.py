@@ -46,13 +46,12 @@ async def conversation(through: Child, talk: Talk, turns: int, *, key: str = "tu
 
 async def turns_per_s(through: Child, clients: int, body_bytes: int, seconds: float) -> float:
     """Clients with a conversation each that ask as fast as they are answered."""
-    give_up = time.monotonic() + seconds
-    running = [
-        _busy(through, Talk.of_bytes(body_bytes, f"client {number}"), give_up, f"s{number}")
-        for number in range(clients)
-    ]
+    talks = [Talk.of_bytes(body_bytes, f"client {number}") for number in range(clients)]
     began = time.monotonic()
-    counts = await asyncio.gather(*running)
+    busy = [
+        _busy(through, talk, began + seconds, f"s{number}") for number, talk in enumerate(talks)
+    ]
+    counts = await asyncio.gather(*busy)
     return sum(counts) / (time.monotonic() - began)
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,70 +17,25 @@ from tests.differential.spellings import (
     Made,
     Spelling,
 )
+from tests.simulation.conversation import (
+    CHANGES,
+    FAILURES,
+    FOREIGN,
+    KINDS,
+    TOOLS,
+    Conversation,
+    Item,
+    edited,
+    question,
+)
 from tests.simulation.ledger import Call
 from tests.simulation.plan import AgentPlan
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
-Item = dict[str, Any]
-
-#: Calls that wait for the client.
-_ANSWERED: Final = frozenset(
-    "function_call custom_tool_call computer_call local_shell_call shell_call apply_patch_call "
-    "tool_search_call mcp_approval_request".split()
-)
 _MAX_ROUNDS: Final = 4  # of one tool loop
-_FAILURES_BEFORE_NEW: Final = 2
-_TOOLS: Final = (
-    {"type": "function", "name": "look", "parameters": {"properties": {"n": {"type": "number"}}}},
-    {"type": "custom", "name": "write"},
-)
-_KINDS: Final = (
-    "web_search_call mcp_approval_request computer_call shell_call apply_patch_call commentary "
-    "tool_search_call local_shell_call refusal compaction mcp_call image_generation_call"
-).split()
-_FOREIGN: Final[tuple[Item, ...]] = (
-    {"type": "additional_tools", "tools": [{"type": "function", "name": "more"}]},
-    {"type": "never_heard_of", "x": 1.0},
-    {"role": "assistant", "content": "words put into the model's mouth"},
-)
-_FAILS: Final = "failed incomplete after_created:server_error rate_limit_exceeded server_error "
-_FAILURES: Final = (_FAILS + "invalid_prompt model_not_found conflict unprocessable").split()
-
-
-@dataclass(slots=True)
-class Conversation:
-    """What the agent holds of one conversation, in its own spelling."""
-
-    items: list[Item] = field(default_factory=list)
-    settings: dict[str, Any] = field(default_factory=dict)
-    asks: list[int] = field(default_factory=list)  # where each question stands
-    made: dict[int, Made] = field(default_factory=dict)  # where echoes stand, and of what
-    unanswered: list[Item] = field(default_factory=list)
-    last_id: str | None = None
-    known_until: int = 0  # items that the last response already knew
-    failures: int = 0
-
-    def copy(self) -> Conversation:
-        """A branch."""
-        return Conversation(
-            list(self.items),
-            dict(self.settings),
-            list(self.asks),
-            dict(self.made),
-            list(self.unanswered),
-            self.last_id,
-            self.known_until,
-        )
-
-    def cut(self, at: int) -> None:
-        """Forget every item from `at` on."""
-        del self.items[at:]
-        self.asks = [index for index in self.asks if index < at]
-        self.made = {index: made for index, made in self.made.items() if index < at}
-        self.unanswered.clear()
-        self.last_id = None
+FAILURES_BEFORE_NEW: Final = 2
 
 
 class Agent:
@@ -99,7 +53,7 @@ class Agent:
         dice = Random(self.plan.number * 31 + self._world.plan.seed)
         settings: dict[str, Any] = {"model": "gpt-5.6", "instructions": f"be {self.plan.number}"}
         if dice.random() < 0.7:
-            settings["tools"] = list(_TOOLS)
+            settings["tools"] = list(TOOLS)
         if self.plan.reasoning:
             settings["reasoning"] = {"effort": "low"}
         return Conversation(settings=settings)
@@ -127,7 +81,7 @@ class Agent:
             await asyncio.sleep(step.wait_s)
             dice = Random(step.seed)
             await _ACTS[step.act](self, dice)
-            if self.conversation.failures >= _FAILURES_BEFORE_NEW:
+            if self.conversation.failures >= FAILURES_BEFORE_NEW:
                 self.conversation = self._new()
 
     # -- turns ---------------------------------------------------------------------------------
@@ -200,17 +154,9 @@ class Agent:
         conversation.failures = 0
         conversation.last_id = reply.response_id
         for draft, final in zip(reply.drafts, reply.completed_items, strict=True):
-            self._echo(conversation, Made(draft.item, final), dice)
+            conversation.echo(Made(draft.item, final), self._spelling(dice))
         conversation.known_until = len(conversation.items)
         return True
-
-    def _echo(self, conversation: Conversation, made: Made, dice: Random) -> None:
-        if made.done["type"] in _ANSWERED:
-            conversation.unanswered.append(made.done)
-        echo = self._spelling(dice)(made)
-        if echo is not None:
-            conversation.made[len(conversation.items)] = made
-            conversation.items.append(echo)
 
     def _spelling(self, dice: Random) -> Spelling:
         if self.plan.spelling != "mixed":
@@ -224,11 +170,6 @@ class Agent:
     def _is_stored(self) -> bool:
         return self.plan.store is not False and not self._world.plan.upstream.keeps_nothing
 
-    def _answer_calls(self, conversation: Conversation, dice: Random) -> None:
-        for number, item in enumerate(conversation.unanswered):
-            conversation.items.append(_answer(item, f"done {number} {dice.randrange(99)}"))
-        conversation.unanswered.clear()
-
     async def _converse(self, conversation: Conversation, dice: Random) -> bool:
         """From a question to the end of its tool loop."""
         orders = self._orders(dice)
@@ -237,7 +178,7 @@ class Agent:
                 return False
             if not conversation.unanswered:
                 return True
-            self._answer_calls(conversation, dice)
+            conversation.answer_calls(dice)
             if dice.random() < 0.2:
                 await asyncio.sleep(dice.choice((0.01, 0.3, 2.0)))
         return True
@@ -250,16 +191,10 @@ class Agent:
         if self.plan.reasoning:
             orders["sim.reasoning"] = self.plan.reasoning
         if dice.random() < 0.15:
-            orders["sim.items"] = dice.choice(_KINDS)
+            orders["sim.items"] = dice.choice(KINDS)
         if dice.random() < 0.1:
             orders["sim.custom_tool"] = "1"
         return orders
-
-    def _ask(self, conversation: Conversation, dice: Random) -> None:
-        """A question at the end of the conversation, after whatever is still owed."""
-        self._answer_calls(conversation, dice)
-        conversation.asks.append(len(conversation.items))
-        conversation.items.append(_question(dice))
 
     # -- acts ----------------------------------------------------------------------------------
 
@@ -269,7 +204,7 @@ class Agent:
 
     async def _asked(self, conversation: Conversation, dice: Random) -> None:
         before = len(conversation.items)
-        self._ask(conversation, dice)
+        conversation.ask(dice)
         if not await self._converse(conversation, dice) and dice.random() < 0.7:
             conversation.cut(before)
 
@@ -296,7 +231,7 @@ class Agent:
 
     async def twice(self, dice: Random) -> None:
         """The same request twice at once."""
-        self._ask(self.conversation, dice)
+        self.conversation.ask(dice)
         body = self._body(self.conversation, self._orders(dice), dice)
         first, _ = await asyncio.gather(self._send(body), self._send(body))
         self._absorb(self.conversation, first, dice)
@@ -318,7 +253,7 @@ class Agent:
         """An early item is another one now."""
         if self.conversation.items:
             at = dice.randrange(len(self.conversation.items))
-            self.conversation.items[at] = _edited(self.conversation.items[at], dice)
+            self.conversation.items[at] = edited(self.conversation.items[at], dice)
         await self.ask(dice)
 
     async def drop(self, dice: Random) -> None:
@@ -363,7 +298,7 @@ class Agent:
     async def settings(self, dice: Random) -> None:
         """Something beside the input has changed."""
         settings = self.conversation.settings
-        name, value = dice.choice(_CHANGES)
+        name, value = dice.choice(CHANGES)
         if value is ...:
             settings.pop(name, None)
         else:
@@ -373,7 +308,7 @@ class Agent:
     async def side(self, dice: Random) -> None:
         """A title for the conversation, asked under the same session at the same time."""
         title = Conversation(settings={"model": "gpt-5.6", "instructions": "give a title"})
-        title.items.append(_question(dice))
+        title.items.append(question(dice))
         await asyncio.gather(
             self._turn(title, {"sim.text_tokens": "1"}, Random(dice.random())), self.ask(dice)
         )
@@ -381,7 +316,7 @@ class Agent:
     async def leave(self, dice: Random) -> None:
         """Gone before the first byte, or in the middle; then perhaps once more."""
         before = len(self.conversation.items)
-        self._ask(self.conversation, dice)
+        self.conversation.ask(dice)
         body = self._body(self.conversation, self._orders(dice), dice)
         if dice.random() < 0.5:
             await self._send(body, leave_after_s=dice.choice((0.0, 0.001, 0.03, 0.2, 0.5, 1.5)))
@@ -395,7 +330,7 @@ class Agent:
     async def own_parent(self, dice: Random) -> None:
         """The client chains by itself."""
         conversation = self.conversation
-        self._ask(conversation, dice)
+        conversation.ask(dice)
         body = self._body(conversation, self._orders(dice), dice)
         if conversation.last_id is not None:
             body["previous_response_id"] = conversation.last_id
@@ -404,14 +339,14 @@ class Agent:
 
     async def foreign(self, dice: Random) -> None:
         """Something in the new items that is neither a question nor an answer."""
-        self._answer_calls(self.conversation, dice)
-        self.conversation.items.append(dice.choice(_FOREIGN))
+        self.conversation.answer_calls(dice)
+        self.conversation.items.append(dice.choice(FOREIGN))
         await self.ask(dice)
 
     async def unanswered(self, dice: Random) -> None:
         """A call whose answer is missing, or there twice."""
         conversation = self.conversation
-        self._ask(conversation, dice)
+        conversation.ask(dice)
         orders = {**self._orders(dice), "sim.tool_calls": "2", "sim.parallel": "2"}
         if not await self._turn(conversation, orders, dice) or not conversation.unanswered:
             return
@@ -420,15 +355,15 @@ class Agent:
             conversation.unanswered.pop()
         else:
             conversation.unanswered.append(conversation.unanswered[0])
-        self._answer_calls(conversation, dice)
+        conversation.answer_calls(dice)
         if not await self._turn(conversation, orders, dice):
             conversation.cut(before)
 
     async def fail(self, dice: Random) -> None:
         """A turn that upstream refuses, or ends in another way than completed."""
         before = len(self.conversation.items)
-        self._ask(self.conversation, dice)
-        orders = {**self._orders(dice), "sim.fail": dice.choice(_FAILURES)}
+        self.conversation.ask(dice)
+        orders = {**self._orders(dice), "sim.fail": dice.choice(FAILURES)}
         if not await self._turn(self.conversation, orders, dice):
             self.conversation.cut(before)
         await self.ask(dice)
@@ -440,31 +375,13 @@ class Agent:
 
     async def over_https(self, dice: Random) -> None:
         """A call that only HTTPS can carry."""
-        self._ask(self.conversation, dice)
+        self.conversation.ask(dice)
         body = self._body(self.conversation, self._orders(dice), dice)
         odd = dice.choice(({"type": "x"}, {"stream_id": "mine"}, {"stream": 1}))
         await self._send({**body, **odd})
 
 
 _SPELLINGS: Final = {**SPELLINGS, **STORED_SPELLINGS, **LOSSY_SPELLINGS}
-_CHANGES: Final[tuple[tuple[str, Any], ...]] = (
-    ("instructions", "be different"),
-    ("instructions", ...),
-    ("tools", [_TOOLS[0]]),
-    ("tools", ...),
-    ("model", "gpt-6-astra"),
-    ("temperature", 0.5),
-    ("temperature", 1),
-    ("max_output_tokens", 500),
-    ("parallel_tool_calls", False),
-    ("service_tier", "flex"),
-    ("reasoning", {"effort": "high"}),
-    ("truncation", "auto"),
-    ("user", None),
-    ("never_heard_of", 1.0),
-    ("never_heard_of", 1),
-)
-
 Act = Callable[[Agent, Random], Coroutine[Any, Any, None]]
 _ACTS: Final[dict[str, Act]] = {
     act.__name__: act
@@ -502,39 +419,3 @@ def _is_retried(call: Call) -> bool:
     is_lost = call.sink.ending == "aborted" or status in (409, 429) or status >= 500
     is_forbidden = call.sink.headers.get(b"x-should-retry") == b"false"
     return is_lost and call.left_at is None and not is_forbidden
-
-
-def _question(dice: Random) -> Item:
-    text = f"say {dice.randrange(1000)}"
-    match dice.randrange(6):
-        case 0:
-            part = {"type": "input_text", "text": text}
-            return {"type": "message", "role": "user", "content": [part]}
-        case 1:
-            return {"role": "user", "content": text, "size": dice.choice((1, 1.0, True))}
-        case 2:
-            return {"role": "developer", "content": text}
-        case _:
-            return {"role": "user", "content": text}
-
-
-def _edited(item: Item, dice: Random) -> Item:
-    if item.get("size") is not None:
-        return {**item, "size": dice.choice((1, 1.0, True))}
-    for name in ("content", "output", "arguments", "input"):
-        if isinstance(item.get(name), str):
-            return {**item, name: item[name] + "."}
-    if item.get("type") == "reasoning":
-        return {**item, "summary": []}
-    if dice.random() < 0.5 and "type" in item:
-        return {**item, "phase": "commentary"}
-    return dict(reversed(item.items()))
-
-
-def _answer(item: Item, text: str) -> Item:
-    kind = item["type"]
-    if kind == "mcp_approval_request":
-        answer = {"approval_request_id": item["id"], "approve": True}
-        return {"type": "mcp_approval_response", **answer}
-    name = kind.replace("search_call", "search") + "_output"
-    return {"type": name, "call_id": item["call_id"], "output": text}

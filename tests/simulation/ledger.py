@@ -12,12 +12,13 @@ from wsproxy.driver import OverHttps
 from wsproxy.simulator.errors import ApiError
 
 _CANARY = re.compile(rb'"canary": ?"([^"]+)"')
+_PARENT = b'"previous_response_id":"'
 
 if TYPE_CHECKING:
     from tests.simulation.client import Sink
     from tests.simulation.oracle import Expected
     from tests.simulation.plan import Plan
-    from tests.simulation.service import Run
+    from tests.simulation.runs import Run
 
 
 @dataclass(slots=True, eq=False)
@@ -68,8 +69,7 @@ class Ledger:
         self.said: defaultdict[str, list[ApiError]] = defaultdict(list)  # canary → refusals
         self.said_to_all: defaultdict[int, list[ApiError]] = defaultdict(list)  # connection → them
         self.made_with: dict[tuple[str, str], str] = {}  # response → the members that must stay
-        self.contexts_lost: dict[str, int] = {}  # owner → deltas upstream had seen by then
-        self.deltas: Counter[str] = Counter()  # owner → deltas that arrived
+        self.is_context_lost = False  # a turn was told so: no delta may be sent any more
         self.https_runs: Counter[str] = Counter()
         self.running = 0  # calls that have no end yet
         self.drain_at: float | None = None
@@ -91,6 +91,9 @@ class Ledger:
         found = _CANARY.search(payload)
         for call in self.of_canary.get(found[1].decode(), ()) if found else ():
             call.connections.add(connection)
+            is_delta = _PARENT in payload and call.body.get("previous_response_id") is None
+            if is_delta and self.is_context_lost:
+                self.violate("delta", f"{call}: another delta to an upstream that forgets")
 
     def hit(self, connection: int, what: str) -> None:
         """From now on turns of this connection may fail."""

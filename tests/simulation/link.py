@@ -10,7 +10,7 @@ import asyncio
 from random import Random
 from typing import TYPE_CHECKING
 
-from tests.simulation.invariants import judge_pool
+from tests.simulation.arrivals import judge_pool
 from tests.simulation.ledger import Ledger
 from tests.simulation.service import Service, Session
 from wsproxy.core.ids import ConnectionId

@@ -17,7 +17,7 @@ from wsproxy.simulator.outputs import Event
 
 if TYPE_CHECKING:
     from tests.simulation.link import FakeLink
-    from tests.simulation.service import Run
+    from tests.simulation.runs import Run
 
 #: How a connection may end, and what its link then reports.
 ENDS: Final[dict[str, Fault]] = {

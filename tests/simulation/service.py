@@ -11,14 +11,13 @@ Rules of this file
 
 from __future__ import annotations
 
-import asyncio
-from collections import deque
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from tests.simulation.invariants import constant_members, judge_arrival, judge_context
+from tests.simulation.arrivals import constant_members, judge_arrival, judge_context
 from tests.simulation.ledger import Ledger
 from tests.simulation.plan import Strike, Upstream
+from tests.simulation.runs import Run
 from wsproxy.simulator.errors import ApiError, named_error, unknown_parameter
 from wsproxy.simulator.faults import Faults
 from wsproxy.simulator.frames import error_frame, frame
@@ -37,47 +36,6 @@ if TYPE_CHECKING:
 _FORGETS_AFTER = 2  # turns of a chain, where upstream forgets
 _FOREIGN_ID = "resp_of_somebody_else"
 _NOISE_AT_EVENT = 3
-
-
-class Run:
-    """One `response.create` at upstream, from its arrival to its last event."""
-
-    def __init__(
-        self, number: int, session: Session, lane: str, fields: dict[str, Any], dice: Random
-    ) -> None:
-        self.number = number
-        self.session = session
-        self.lane = lane
-        self.fields = fields
-        self.dice = dice
-        metadata = fields.get("metadata")
-        self.canary = str(metadata.get("canary", "")) if isinstance(metadata, dict) else ""
-        self.turn: Turn | None = None
-        self.error: ApiError | None = None  # said after response.created, by order
-        self.events: list[Event] = []
-        self.at = 0
-        self.pauses: list[int] = []
-        self.strikes: deque[Strike] = deque()
-        self.inserted: dict[int, Event] = {}
-        self.gap = 0
-        self.is_refused = False
-        self.is_silent = False
-        self.is_over = False
-        self.timer: asyncio.TimerHandle | None = None
-
-    def __repr__(self) -> str:
-        return f"<Run {self.number} {self.canary} on {self.session.id}/{self.lane or 'default'}>"
-
-    @property
-    def has_started(self) -> bool:
-        """Whether anything of it was told."""
-        return self.at > 0 or bool(self.inserted)
-
-    def stop(self) -> None:
-        """Nothing more is told."""
-        self.is_over = True
-        if self.timer is not None:
-            self.timer.cancel()
 
 
 class Service:

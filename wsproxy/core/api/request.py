@@ -156,7 +156,8 @@ def _members(body: bytes) -> dict[str, Member]:
 def _split(raw: bytes, decoder: msgspec.json.Decoder[_Split]) -> tuple[bytes, _Split]:
     """The text that was split, as long as `raw` to the byte, and its raw values."""
     try:
-        raw.decode()
+        if not raw.isascii():
+            raw.decode()
         try:
             return raw, decoder.decode(raw)
         except msgspec.DecodeError:
