@@ -24,6 +24,7 @@ from tests.core.conversation_stage import (
 from wsproxy.core.conversation.history import (
     ALIAS_BYTES,
     CHECKPOINTS_PER_CONVERSATION,
+    EXPLAINED_CONVERSATIONS,
     MAX_EQUALS,
     History,
 )
@@ -48,8 +49,11 @@ def test_a_loop_sends_only_what_is_new_each_turn() -> None:
         seen = stage.run(body(items), [thinks(f"{n}", f"b{n}"), calls(f"c{n}")], f"r{n}")
         assert seen.parent == (f"r{n - 1}" if n else None)
         assert len(items) - seen.delta_from == 1
+        assert seen.transcript.read_count <= 3
         items += [thinks(f"{n}", f"b{n}"), without(calls(f"c{n}"), "id"), answers(f"c{n}")]
     assert len(stage.history) == 1
+    kept = list(stage.history)
+    assert len({id(c.track) for c in kept}) == len({id(c.fields) for c in kept}) == 1
 
 
 @pytest.mark.parametrize(
@@ -209,8 +213,41 @@ def test_equal_requests_are_kept_up_to_a_bound(is_answer_equal: bool) -> None:
         stage.run(body([user("q")]), [says("a" if is_answer_equal else f"a{n}")], f"r{n}")
     assert len(list(stage.history)) == len(stage.history) == MAX_EQUALS
     last = 3 * MAX_EQUALS - 1
+    assert {c.response_id for c in stage.history} == {f"r{last - n}" for n in range(MAX_EQUALS)}
     answer = "a" if is_answer_equal else f"a{last}"
     assert stage.look(body([user("q"), says(answer), user("on")])).parent == f"r{last}"
+
+
+def test_too_many_equals_cost_a_longer_conversation_only_its_oldest_checkpoint() -> None:
+    stage = Stage(History(max_age_s=1))
+    stage.run(body([user("q")]), [says("a")], "first")
+    stage.run(body([user("q"), says("a"), user("p")]), [says("b")], "second")
+    for _ in range(MAX_EQUALS):
+        stage.run(body([user("q")]), [says("a")])
+    kept = {c.response_id for c in stage.history}
+    assert "second" in kept
+    assert "first" not in kept
+    longer = body([user("q"), says("a"), user("p"), says("b"), user("o")])
+    assert stage.look(longer).parent == "second"
+    stage.history.expire(2.0)
+    assert stage.history.size_bytes == 0
+
+
+def test_as_many_siblings_as_explain_a_mismatch_are_remembered() -> None:
+    stage = Stage()
+    for n in range(2 * EXPLAINED_CONVERSATIONS):
+        stage.run(body([system("be"), user(f"{n}")]), [says("a")], f"r{n}")
+    siblings = stage.look(body([system("be"), user("x")])).reading.siblings
+    names = [checkpoint.response_id for checkpoint in siblings]
+    assert names == [f"r{n}" for n in range(EXPLAINED_CONVERSATIONS, 2 * EXPLAINED_CONVERSATIONS)]
+
+
+def test_a_forgotten_sibling_explains_nothing_any_more() -> None:
+    stage = Stage(History(max_conversations=2))
+    for name in ("a", "b", "c"):
+        stage.run(body([system("be"), user(name)]), [says("x")], name)
+    siblings = stage.look(body([system("be"), user("d")])).reading.siblings
+    assert [checkpoint.response_id for checkpoint in siblings] == ["b", "c"]
 
 
 # ── Reasoning ────────────────────────────────────────────────────────────────────────────────
@@ -267,6 +304,20 @@ def test_nothing_but_leaving_out_is_allowed_even_then(items: list[Json]) -> None
     stage = Stage(History(continues_without_reasoning=True))
     stage.run(body([user("q")]), list(REASONED), "r1")
     assert stage.look(body([user("q"), *items, answers("c")])).parent is None
+
+
+def test_a_response_of_reasoning_alone_may_be_left_out_whole() -> None:
+    stage = Stage(History(continues_without_reasoning=True))
+    stage.run(body([user("q")]), [thinks("1", "b1")], "r1")
+    seen = stage.look(body([user("q"), user("on")]))
+    assert (seen.parent, seen.delta_from) == ("r1", 1)
+
+
+def test_nothing_new_is_no_delta_even_then() -> None:
+    stage = Stage(History(continues_without_reasoning=True))
+    stage.run(body([user("q")]), [says("a")], "r1")
+    assert stage.look(body([user("q"), says("a")])).plan.candidates == ()
+    assert stage.look(body([user("q"), thinks("1", "b"), says("a")])).plan.candidates == ()
 
 
 def test_reasoning_after_the_checkpoint_is_nothing_to_skip() -> None:
@@ -431,3 +482,5 @@ def test_a_parent_that_was_evicted_meanwhile_starts_a_new_conversation() -> None
     seen = stage.look(body([user("a"), says("x"), user("on"), says("y"), user("and")]))
     assert seen.parent == "a2"
     assert [c.response_id for c in stage.history] == ["a2"]
+    stage.run(body([user("c")]), [says("x")], "c")
+    assert [c.response_id for c in stage.history] == ["c"]
