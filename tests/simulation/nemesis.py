@@ -252,6 +252,8 @@ class Nemesis:
 
     def strike_after_terminal(self, strike: Strike, run: Run, event: Event) -> None:
         """An event behind the last one, in the same breath."""
+        if run.session.link.is_frozen:
+            return
         if strike.what == "late":
             self._ledger.hit(run.session.id, "late event")
             run.session.emit(event, run.lane)

@@ -11,6 +11,7 @@ from wsproxy.simulator.rules import Rules
 #: One lane on one connection, and patience: a turn that waits gets the lane the moment it is free.
 ONE_LANE = Knobs(max_lanes=1, max_in_flight=1, max_per_key_with_lanes=1, queue_wait_s=60.0)
 OPENAI = Upstream(Rules(), is_known=True)
+NAMELESS = Upstream(Rules(error_shape="g"), is_known=True)
 
 
 def agents(*acts: str, wait_s: float = 0.0) -> tuple[AgentPlan, ...]:
@@ -41,6 +42,11 @@ FOUND = {
     # Upstream meant the frame that had left in part; the turn beside it ran, and ran over HTTPS.
     "1009 while a frame has left in part": [
         Plan(seed, OPENAI, Knobs(), agents("ask", "ask"), (Strike("send", 1, "unsent", "1009"),))
+        for seed in range(10)
+    ],
+    # The one turn in flight was ended by it, and its lane given on while upstream still used it.
+    "an error that names neither lane nor code, in mid-stream": [
+        Plan(seed, NAMELESS, ONE_LANE, agents("ask", "ask"), (Strike("run", 0, "limit", after=3),))
         for seed in range(10)
     ],
     # Without a status it was read as 500, and the refused field was never left out.

@@ -33,7 +33,7 @@ EVERYTHING = {
     *(f"own proxy_{code}" for code in ("draining", "overloaded")),
     *(f"strike {what}" for what in ("freeze", "silence", "hold", "sequence gap", "unknown event")),
     *(f"strike {what}" for what in ("late event", "wrong lane", "no lane", "connection limit")),
-    *(f"strike {what}" for what in ("mass reset", "drain", "slept", "https", "dial tls")),
+    *(f"strike {what}" for what in ("mass reset", "drain", "slept dead", "https", "dial tls")),
 }
 
 

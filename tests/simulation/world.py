@@ -175,10 +175,9 @@ class World:
         match strike.what:
             case "sleep":
                 self._slept_s += 100.0
-                self.ledger.counts[f"strike sleep {strike.argument}"] += 1
-                if strike.argument == "dead":
-                    for link in self._open_links():
-                        self.ledger.hit(link.connection, "slept")
+                for link in self._open_links():
+                    self.ledger.hit(link.connection, f"slept {strike.argument}")
+                    if strike.argument == "dead":
                         link.freeze()
             case "drain":
                 self.ledger.counts["strike drain"] += 1

@@ -138,6 +138,12 @@ class Outbox:
         if self._sent:
             self._on_sent()
 
+    def settle(self) -> None:
+        """Before what was read is told: a wire that is empty by now has sent what it was given,
+        whether or not it has said so yet."""
+        if self._ticket is not None and self._is_wire_empty():
+            self.pump()
+
     def _is_wire_empty(self) -> bool:
         wire = self._wire
         return wire is not None and not wire.is_closing() and wire.get_write_buffer_size() == 0

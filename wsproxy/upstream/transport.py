@@ -137,6 +137,7 @@ class WebSocketLink(asyncio.Protocol):
             self._outbox.stop()
         elif outgoing:
             self._outbox.put_pong(outgoing)
+        self._outbox.settle()
         self._announce()
         self._events.link_received(self._connection, messages)
         if websocket.ended is not None:

@@ -76,6 +76,9 @@ class Judging:
         else:
             self._erred_for(turn, connection, error, now)
         fault = errors.fault_of(error)
+        if event.turn is None and CONNECTION_FATE[fault] is not Fate.RETIRE:
+            # It named nobody, and only seemed to mean this turn: the lane may still be in use.
+            fault = Fault.ERROR_WITHOUT_LANE
         if CONNECTION_FATE[fault] is Fate.RETIRE:
             self._board.retire(connection, fault, error.message[:MAX_DETAIL_CHARS])
 
