@@ -134,6 +134,13 @@ def test_chains_that_the_operator_vouched_for_outlive_refusals() -> None:
     assert it.chains(KEY) is Chains.PROVEN
 
 
+def test_that_we_had_no_descriptor_left_says_nothing_of_upstream() -> None:
+    it = beliefs()
+    it.refused(KEY, Fault.OUT_OF_DESCRIPTORS, None, 100.0, 1.0)
+    assert it.doubt(KEY) is None
+    assert it.of(KEY).dial_failures == 0
+
+
 def test_the_longest_turn_is_the_sessions() -> None:
     it = beliefs()
     a, b = SessionName(b"a"), SessionName(b"b")

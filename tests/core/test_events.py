@@ -290,24 +290,24 @@ def test_a_terminal_event_tells_id_parent_items_and_usage() -> None:
 
 
 @pytest.mark.parametrize(
-    ("response", "parent", "is_foreign"),
+    ("response", "parent", "is_shown"),
     [
-        (b'{"previous_response_id":"resp_1"}', b'"resp_1"', False),
-        (b'{"previous_response_id":"resp\\u005f1"}', b'"resp\\u005f1"', False),
-        (b'{"previous_response_id":"resp_9"}', b'"resp_9"', True),
-        (b'{"previous_response_id":7}', b"7", True),
-        (b'{"previous_response_id":null}', None, False),
-        (b"{}", ABSENT, False),
-        (b"null", ABSENT, False),
-        (b"[]", ABSENT, False),
+        (b'{"previous_response_id":"resp_1"}', b'"resp_1"', True),
+        (b'{"previous_response_id":"resp\\u005f1"}', b'"resp\\u005f1"', True),
+        (b'{"previous_response_id":"resp_9"}', b'"resp_9"', False),
+        (b'{"previous_response_id":7}', b"7", False),
+        (b'{"previous_response_id":null}', None, None),
+        (b"{}", ABSENT, None),
+        (b"null", ABSENT, None),
+        (b"[]", ABSENT, None),
     ],
 )
 def test_the_tripwire_sees_another_parent(
-    response: bytes, parent: object, is_foreign: bool
+    response: bytes, parent: object, is_shown: bool | None
 ) -> None:
     payload = b'{"type":"response.created","response":%b}' % response
     assert events.echoed_parent(payload) == parent
-    assert events.is_foreign_parent(payload, "resp_1") is is_foreign
+    assert events.shows_parent(payload, "resp_1") is is_shown
 
 
 @pytest.mark.parametrize(

@@ -170,6 +170,28 @@ def test_the_tripwire(named: str | None, is_lost: bool) -> None:
     assert isinstance(found, ContextLost) is is_lost
 
 
+@pytest.mark.parametrize("expects", [True, False], ids=["named before", "never named"])
+@pytest.mark.parametrize("response", [{"id": "r", "previous_response_id": None}, {"id": "r"}])
+def test_naming_no_parent_is_a_loss_only_where_parents_were_named_before(
+    response: dict[str, Any], expects: bool
+) -> None:
+    it = Relay(C1)
+    begun = Stream(T1, is_streaming=True, parent="p", restored=b"null", expects_parent=expects)
+    it.add(LaneName("l01"), begun, is_default=False)
+    found = it.receive(payload("response.created", response=response), 1.0)
+    assert isinstance(found, ContextLost if expects else TurnStarted)
+
+
+def test_a_parent_once_named_need_not_be_named_in_every_event() -> None:
+    it = Relay(C1)
+    begun = Stream(T1, is_streaming=True, parent="p", restored=b"null", expects_parent=True)
+    it.add(LaneName("l01"), begun, is_default=False)
+    named = {"id": "r", "previous_response_id": "p"}
+    assert isinstance(it.receive(payload("response.created", response=named), 1.0), TurnStarted)
+    assert it.receive(payload("response.in_progress", response={"id": "r"}), 1.0) is None
+    assert begun.is_parent_shown
+
+
 def test_the_id_we_added_is_never_shown() -> None:
     it = Relay(C1)
     it.add(LaneName("l01"), stream(parent="resp_1"), is_default=False)

@@ -245,6 +245,8 @@ class Multiplexer:
         if turn.is_streaming and event.is_first:
             self._board.say(Answer(turn.id))
         self._board.say(Finish(turn.id, event.received))
+        if turn.stream.is_parent_shown:
+            self.beliefs.of(turn.key).names_parents = True
         if turn.is_by_id:
             self.beliefs.stored_accepted(turn.key)
         elif turn.route is Route.DELTA:

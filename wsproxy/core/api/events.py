@@ -43,13 +43,13 @@ __all__ = [
     "document",
     "echoed_parent",
     "edited",
-    "is_foreign_parent",
     "is_gapless",
     "ordered",
     "output_item",
     "outputs",
     "receive",
     "response_id",
+    "shows_parent",
     "sse",
     "usage",
 ]
@@ -360,15 +360,18 @@ def echoed_parent(payload: bytes) -> bytes | Absent | None:
     return None if raw == b"null" else raw
 
 
-def is_foreign_parent(payload: bytes, sent: str) -> bool:
-    """The tripwire of every delta (contract §3): upstream names another parent than we did."""
+def shows_parent(payload: bytes, sent: str) -> bool | None:
+    """The tripwire of every delta (contract §3): whether upstream names the parent that we did.
+
+    False: it names another. None: it names none (null, or the member is not there).
+    """
     raw = echoed_parent(payload)
     if raw is None or raw is ABSENT:
-        return False
+        return None
     try:
-        return decoded(_TEXT, raw) != sent
+        return decoded(_TEXT, raw) == sent
     except EventError:
-        return True
+        return False
 
 
 def usage(payload: bytes) -> Usage | None:

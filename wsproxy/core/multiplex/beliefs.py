@@ -72,6 +72,7 @@ class Belief:
     chains: Chains
     hints: Hints
     chains_probe_at: float = 0.0
+    names_parents: bool = False  # deltas were answered with the parent's id
     doubt: Doubt | None = None
     dial_failures: int = 0
     warm_refusals: int = 0
@@ -125,7 +126,12 @@ class Beliefs:
     def refused(
         self, key: PoolKey, fault: Fault, retry_after_s: float | None, now: float, jitter: float
     ) -> None:
-        """A dial (or a whole connection, by 1008) was refused: remember for whom, and how long."""
+        """A dial (or a whole connection, by 1008) was refused: remember for whom, and how long.
+
+        That we had no descriptor left says nothing of upstream, and is not remembered.
+        """
+        if fault is Fault.OUT_OF_DESCRIPTORS:
+            return
         belief = self.of(key)
         belief.dial_failures += 1
         if fault in _OF_URL:

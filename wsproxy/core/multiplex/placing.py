@@ -167,6 +167,7 @@ class Placing:
             is_streaming=turn.is_streaming,
             parent=parent,
             restored=None if parent is None else turn.own_parent or b"null",
+            expects_parent=board.beliefs.of(turn.key).names_parents,
             now=now,
         )
         turn.placed(use, stream)

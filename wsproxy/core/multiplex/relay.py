@@ -19,13 +19,13 @@ from wsproxy.core.api.events import (
     Kind,
     Received,
     edited,
-    is_foreign_parent,
     is_gapless,
     ordered,
     output_item,
     outputs,
     receive,
     response_id,
+    shows_parent,
     sse,
 )
 from wsproxy.core.api.items import Item, read_item
@@ -62,10 +62,13 @@ class Stream:
     __slots__ = (
         "done",
         "event_count",
+        "expects_parent",
         "first_event_at",
         "first_output_at",
         "heard_at",
         "is_discarding",
+        "is_parent_asked",
+        "is_parent_shown",
         "is_sent",
         "is_started",
         "is_streaming",
@@ -84,12 +87,15 @@ class Stream:
         is_streaming: bool,
         parent: str | None,
         restored: bytes | None,
+        expects_parent: bool = False,
         now: float = 0.0,
     ) -> None:
         self.turn = turn
         self.is_streaming = is_streaming
         self.parent = parent
         self.restored = restored
+        self.expects_parent = expects_parent  # this upstream has named parents before
+        self.is_parent_asked = self.is_parent_shown = False
         self.next_number = 0
         self.pending: list[bytes] = []
         self.done: list[tuple[int | None, bytes]] = []
@@ -101,6 +107,20 @@ class Stream:
         self.first_output_at: float | None = None  # of the first event that is no lifecycle
         self.event_count = 0
         self.upstream_bytes = 0
+
+    def has_lost_context(self, payload: bytes) -> bool:
+        """The tripwire: upstream continued from another response than the one we named.
+
+        To name none says nothing, unless this upstream is known to name parents; only the first
+        event with a response is asked then, since later ones may be shortened.
+        """
+        if self.parent is None:
+            return False
+        shown = shows_parent(payload, self.parent)
+        is_first, self.is_parent_asked = not self.is_parent_asked, True
+        if is_first and shown:
+            self.is_parent_shown = True
+        return shown is False or (shown is None and is_first and self.expects_parent)
 
     def forward(self, received: Received) -> None:
         """Append the event as HTTP would have sent it."""
@@ -229,11 +249,7 @@ class Relay:
             stream.remember(received)
         if kind is Kind.ERROR:
             return ErrorReceived(self.connection, stream.turn, received, is_first, has_echo)
-        if (
-            stream.parent is not None
-            and kind in _WITH_RESPONSE
-            and is_foreign_parent(received.payload, stream.parent)
-        ):
+        if kind in _WITH_RESPONSE and stream.has_lost_context(received.payload):
             return ContextLost(self.connection, stream.turn)
         if kind in _TERMINAL:
             return TurnEnded(
