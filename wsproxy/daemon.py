@@ -376,7 +376,7 @@ def addresses(settings: Settings) -> list[Address]:
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop where there is one: it halves the cost of every event (docs/decisions)."""
+    """uvloop where there is one: measured in docs/decisions/event-loop.md."""
     with suppress(ImportError):
         import uvloop
 
