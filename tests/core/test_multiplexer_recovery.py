@@ -420,6 +420,15 @@ def test_an_error_that_names_a_turn_proves_that_it_was_sent(fault: Fault, phase:
     check(story, verdict(fault, Phase.SENT, facts("delta")), phase)
 
 
+def test_an_error_for_nobody_is_not_for_a_turn_whose_frame_still_leaves() -> None:
+    with stage(Phase.ADMITTED, "") as story:
+        story >> error(1, None, 429)
+        assert not about_t1(story.take())
+        assert story.core.turns[T1].phase is Phase.ADMITTED
+        story >> ConnectionLost(C1, Fault.CLOSED_NORMALLY, "why", [T1])
+        check(story, verdict(Fault.CLOSED_NORMALLY, Phase.ADMITTED), Phase.ADMITTED)
+
+
 @pytest.mark.parametrize(
     ("fault", "phase"), [cell for cell in IMPOSSIBLE if cell[0] in TIMED], ids=ids
 )

@@ -157,7 +157,7 @@ def test_a_waiting_turn_takes_the_place_that_becomes_free() -> None:
         started(story, "t1")
         story >> arrived("t2")
         story >> passed(0.1)
-        story >> completed(1, "l01") << finishes("t1") << sends("t2", 1, "l02")
+        story >> completed(1, "l01", "resp_t1") << finishes("t1") << sends("t2", 1, "l02")
 
 
 def test_the_oldest_turn_in_the_queue_goes_first() -> None:
@@ -166,7 +166,7 @@ def test_the_oldest_turn_in_the_queue_goes_first() -> None:
         started(story, "t1")
         story >> arrived("t2")
         story >> arrived("t3")
-        story >> completed(1, "l01") << finishes("t1") << sends("t2", lane="l02")
+        story >> completed(1, "l01", "resp_t1") << finishes("t1") << sends("t2", lane="l02")
         story >> sent("t2")
         story >> completed(1, "l02") << Answer(TurnId("t2"))
         story << finishes("t2") << sends("t3", lane="l03")
@@ -207,7 +207,7 @@ def test_many_sessions_on_one_connection_do_not_pile_up() -> None:
             story >> arrived(f"t{number}", session=session)
             lane = story.core.turns[TurnId(f"t{number}")].lane
             story.take()
-            story >> completed(1, lane)
+            story >> completed(1, lane, f"resp_t{number}")
             story.take()
         [connection] = story.core.pool.connections
         assert len(connection.sessions) <= 256

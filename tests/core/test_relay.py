@@ -229,6 +229,49 @@ def test_outputs_are_known_only_if_none_is_missing(
     assert (None if found.outputs is None else len(found.outputs)) == count
 
 
+@pytest.mark.parametrize("is_begun", [True, False], ids=["begun", "only sent"])
+@pytest.mark.parametrize("type_", ["response.completed", "response.failed"])
+def test_a_terminal_event_that_comes_twice_ends_no_other_turn(type_: str, is_begun: bool) -> None:
+    it = relay("l01")
+    begin(it)
+    ends = payload(type_, response={"id": "r", "output": []})
+    assert isinstance(it.receive(ends, 1.0), TurnEnded)
+    it.remove(T1)
+    it.add(LaneName("l01"), stream(T2), is_default=False)
+    if is_begun:
+        it.receive(payload("response.created", response={"id": "r2"}), 2.0)
+    found = it.receive(ends, 3.0)
+    assert isinstance(found, MessageRefused)
+    assert found.fault is Fault.UNATTRIBUTABLE_EVENT
+
+
+def test_the_end_of_another_lane_s_response_ends_nobody() -> None:
+    it = relay("l01", "l02")
+    begin(it, "l01")
+    it.receive(payload("response.created", "l02", response={"id": "r2"}), 1.0)
+    found = it.receive(payload("response.completed", "l02", response={"id": "r"}), 2.0)
+    assert isinstance(found, MessageRefused)
+    assert found.fault is Fault.UNATTRIBUTABLE_EVENT
+
+
+def test_a_response_that_changes_its_name_on_the_way_is_relayed_but_not_continued() -> None:
+    it = relay("l01")
+    begin(it)
+    found = it.receive(payload("response.completed", response={"id": "x", "output": []}), 2.0)
+    assert isinstance(found, TurnEnded)
+    assert (found.response_id, found.outputs) == (None, None)
+
+
+def test_an_upstream_that_names_every_response_the_same_is_believed() -> None:
+    it = relay("l01")
+    for turn in (T1, T2):
+        it.add(LaneName("l01"), stream(turn), is_default=False)
+        begin(it)
+        end = it.receive(payload("response.completed", response={"id": "r", "output": []}), 2.0)
+        assert isinstance(end, TurnEnded)
+        it.remove(turn)
+
+
 @pytest.mark.parametrize("type_", ["response.failed", "response.incomplete", "response.done"])
 def test_only_a_completed_response_can_be_committed(type_: str) -> None:
     found = relay("l01").receive(payload(type_, response={"id": "r", "output": []}), 1.0)

@@ -212,6 +212,7 @@ def _on_run(dice: Random) -> Strike:
         "garbage": tuple(GARBAGE),
         "stall": ("3", "12", "50"),
         "hold": ("0.5", "3"),
+        "late": ("", "with the next"),
     }.get(what, ("",))
     after = dice.choice((0, 0, 0, 1, 2, 3, 5, 8, 99, -1))
     if what == "late":

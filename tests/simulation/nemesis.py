@@ -251,10 +251,12 @@ class Nemesis:
         return True  # only after the terminal event
 
     def strike_after_terminal(self, strike: Strike, run: Run, event: Event) -> None:
-        """An event behind the last one, in the same breath."""
+        """An event behind the last one, in the same breath or when the lane's next turn runs."""
         if run.session.link.is_frozen:
             return
-        if strike.what == "late":
+        if strike.what == "late" and strike.argument == "with the next":
+            run.session.late[run.lane] = event
+        elif strike.what == "late":
             self._ledger.hit(run.session.id, "late event")
             run.session.emit(event, run.lane)
         elif strike.what == "end":

@@ -78,6 +78,7 @@ class Session:
         self.lanes: Lanes[Run, Kept] = Lanes(in_flight, self.rules.max_lanes)
         self.runs: list[Run] = []  # that are not over
         self.names: set[str] = set()  # of lanes
+        self.late: dict[str, Event] = {}  # a terminal event that comes again with the next turn
         self.has_echoed = False
         self.is_closing = False  # it has said so: what arrives now does not run
         self.opened_at = link.loop.time()
@@ -122,6 +123,9 @@ class Session:
         run.timer = self.link.loop.call_later(first_s, self._begin, run)
 
     def _begin(self, run: Run) -> None:
+        if (late := self.late.pop(run.lane, None)) is not None:
+            self.ledger.hit(self.id, "late event, with the next turn")
+            self.emit(late, run.lane)
         strike = run.strikes[0] if run.strikes else None
         if strike is not None and strike.what == "error" and strike.after == 0:
             run.strikes.popleft()

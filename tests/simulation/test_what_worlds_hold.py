@@ -32,7 +32,11 @@ EVERYTHING = {
     *(f"own upstream_{code}" for code in ("timeout", "lost_context", "tls")),
     *(f"own proxy_{code}" for code in ("draining", "overloaded")),
     *(f"strike {what}" for what in ("freeze", "silence", "hold", "sequence gap", "unknown event")),
-    *(f"strike {what}" for what in ("late event", "wrong lane", "no lane", "connection limit")),
+    *(
+        f"strike {what}"
+        for what in ("late event", "late event, with the next turn", "wrong lane", "no lane")
+    ),
+    "strike connection limit",
     *(f"strike {what}" for what in ("mass reset", "drain", "slept dead", "https", "dial tls")),
 }
 

@@ -63,7 +63,7 @@ class Judging:
         error = upstream_error(event.received.payload)
         if event.is_first and event.has_echo:
             self._discovery.heard(connection.id, has_echo=True)
-        turn_id = event.turn or _only_one(connection)
+        turn_id = event.turn or self._meant(connection)
         if turn_id is None:
             self._erred_for_all(connection, error, now)
             return
@@ -82,6 +82,17 @@ class Judging:
         if CONNECTION_FATE[fault] is Fate.RETIRE:
             self._board.retire(connection, fault, error.message[:MAX_DETAIL_CHARS])
 
+    def _meant(self, connection: Connection) -> TurnId | None:
+        """The turn that an error without a lane must mean: the only one, if it has wholly left.
+
+        Upstream cannot have read half a frame, so of a turn still ADMITTED it says nothing.
+        """
+        running = list(connection.running())
+        if len(running) != 1:
+            return None
+        turn = self._board.turns.get(running[0])
+        return None if turn is not None and turn.phase is Phase.ADMITTED else running[0]
+
     def _erred_for(
         self, turn: Turn, connection: Connection, error: UpstreamError, now: float
     ) -> None:
@@ -93,7 +104,7 @@ class Judging:
                 facts.add(Condition.OUR_DELTA)
         if turn.was_refused:
             facts.add(Condition.RETRIES_SPENT)
-        # Upstream cannot have read half a frame: its last byte has left, whatever we were told.
+        # Who is named has been read: its last byte has left, whatever we were told.
         phase = Phase.SENT if turn.phase is Phase.ADMITTED else turn.phase
         found = verdict(fault, phase, frozenset(facts))
         if not isinstance(found, recovery.Wait):
@@ -277,12 +288,6 @@ class Judging:
         connection = self._board.of(turn)
         if connection is not None and not connection.is_live and not connection.is_idle:
             self._board.abort(connection)
-
-
-def _only_one(connection: Connection) -> TurnId | None:
-    """The turn that an error without a lane must mean, if only one is in flight."""
-    running = list(connection.running())
-    return running[0] if len(running) == 1 else None
 
 
 def _only_sent(turns: Sequence[Turn], connection: Connection, fault: Fault) -> Turn | None:

@@ -75,6 +75,7 @@ class Stream:
         "next_number",
         "parent",
         "pending",
+        "response_id",
         "restored",
         "turn",
         "upstream_bytes",
@@ -101,6 +102,7 @@ class Stream:
         self.done: list[tuple[int | None, bytes]] = []
         self.is_sent = True  # False while its frame leaves: the driver sees it go
         self.is_started = False
+        self.response_id: str | None = None  # as its first event with a response named it
         self.is_discarding = False
         self.heard_at = now
         self.first_event_at: float | None = None
@@ -179,6 +181,7 @@ class Relay:
         self.streams: dict[str, Stream] = {}
         self.default: Stream | None = None
         self.names: set[str] = set()
+        self._ended: dict[str | None, str] = {}  # the last response of each lane
         self.dirty: list[Stream] = []
 
     def add(self, lane: LaneName, stream: Stream, *, is_default: bool) -> None:
@@ -249,24 +252,54 @@ class Relay:
             stream.remember(received)
         if kind is Kind.ERROR:
             return ErrorReceived(self.connection, stream.turn, received, is_first, has_echo)
-        if kind in _WITH_RESPONSE and stream.has_lost_context(received.payload):
-            return ContextLost(self.connection, stream.turn)
-        if kind in _TERMINAL:
-            return TurnEnded(
-                self.connection,
-                stream.turn,
-                received,
-                is_first,
-                has_echo,
-                response_id(received.payload) if kind is Kind.COMPLETED else None,
-                stream.outputs(received) if kind is Kind.COMPLETED else None,
-            )
+        if kind in _WITH_RESPONSE:
+            named = response_id(received.payload)
+            if self._is_anothers(stream, received, named):
+                return MessageRefused(self.connection, Fault.UNATTRIBUTABLE_EVENT, "not its own")
+            if stream.has_lost_context(received.payload):
+                return ContextLost(self.connection, stream.turn)
+            if kind in _TERMINAL:
+                return self._ends(stream, received, named, is_first)
+            stream.response_id = stream.response_id or named
         if is_first:
             return TurnStarted(self.connection, stream.turn, received, has_echo)
         if not stream.pending:
             self.dirty.append(stream)
         stream.forward(received)
         return None
+
+    def _ends(
+        self, stream: Stream, received: Received, named: str | None, is_first: bool
+    ) -> TurnEnded:
+        """A turn whose response changed its name on the way is not continued."""
+        has_echo = received.stream_id is not None
+        if named is not None:
+            self._ended[received.stream_id] = named
+        is_same = stream.response_id in (None, named)
+        is_kept = received.kind is Kind.COMPLETED and is_same
+        return TurnEnded(
+            self.connection,
+            stream.turn,
+            received,
+            is_first,
+            has_echo,
+            named if is_kept else None,
+            stream.outputs(received) if is_kept else None,
+        )
+
+    def _is_anothers(self, stream: Stream, received: Received, named: str | None) -> bool:
+        """Whether the event names the response that ended on this lane before, or that runs on
+        another one: then lanes or turns got mixed up, and nobody can say whose bytes these are.
+
+        A first event that opens a response is believed: it is what gives the turn its name.
+        """
+        if named is None or named == stream.response_id:
+            return False
+        if stream.response_id is None and received.kind is Kind.LIFECYCLE:
+            return False
+        if named == self._ended.get(received.stream_id):
+            return True
+        return any(named == other.response_id for other in self.streams.values())
 
     def _nobodys(self, received: Received) -> Significant | None:
         """An event no running turn can be given (F21, F22, F30)."""
