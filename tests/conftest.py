@@ -1,44 +1,109 @@
-"""What every test runs under: a log that raises where a line would lose a field, and a state
-folder of its own."""
+"""What every test runs under: a log that raises where a line would lose a field, a state folder
+of its own, and a canary that may appear in nothing a proxy leaves behind (`tests/canary.py`)."""
 
 from __future__ import annotations
 
+import gc
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.canary import WATCH
+from tests.journals import replayed
 from wsproxy import logs
 
 LogLines = Callable[[], list[dict[str, Any]]]
 
 
-class Nowhere(io.StringIO):
-    """Keeps nothing, so that a long run stays small."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Markers of our own."""
+    config.addinivalue_line("markers", "keeps_texts: its traces may hold what users said")
+
+
+class Watched(io.StringIO):
+    """A log in which the canary is looked for; keeps its lines only where a test reads them."""
+
+    def __init__(self, *, keeps_lines: bool) -> None:
+        super().__init__()
+        self._keeps_lines = keeps_lines
 
     def write(self, text: str) -> int:
-        return len(text)
+        WATCH.look("the log", text)
+        return super().write(text) if self._keeps_lines else len(text)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _strict_log() -> None:
-    logs.configure("debug", "json", stream=Nowhere(), is_strict=True)
+    _use_log(Watched(keeps_lines=False))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_objects() -> None:
+    """What is alive before a module's first test is not looked at again after each of them."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_state_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Daemons of tests, processes of their own too, leave the user's traces alone."""
+    """For daemons that outlive a test: the user's traces are left alone."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         yield
 
 
+@pytest.fixture(autouse=True)
+def _leaves_no_canary_and_journals_that_replay(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[None]:
+    """A state folder a test. What stands in it: no secret, no text, and the core's own story."""
+    state = tmp_path_factory.getbasetemp() / "states" / f"{id(request.node):x}"
+    monkeypatch.setenv("XDG_STATE_HOME", str(state))
+    told = request.getfixturevalue("tmp_path") if "tmp_path" in request.fixturenames else None
+    WATCH.begin(keeps_texts=request.node.get_closest_marker("keeps_texts") is not None)
+    yield
+    WATCH.look_at_files(path for path in _left_behind(state, told) if path.is_file())
+    assert WATCH.leaks == []
+    assert replayed(state / "wsproxy" / "traces") == []
+
+
+def _left_behind(state: Path, told: Path | None) -> Iterator[Path]:
+    """All of the state, and the journals of daemons that were told another folder."""
+    if state.exists():
+        yield from state.rglob("*")
+    if told is not None:
+        yield from told.rglob("journal-*.jsonl")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """What children and libraries printed is only known now."""
+    report = yield
+    if report.when == "teardown" and report.passed:
+        WATCH.begin()
+        for title, printed in report.sections:
+            WATCH.look(title, printed)
+        if WATCH.leaks:
+            report.outcome, report.longrepr = "failed", "; ".join(WATCH.leaks)
+    return report
+
+
 @pytest.fixture
 def log_lines() -> Iterator[LogLines]:
     """Gives a function that returns the log lines written so far in this test, parsed."""
-    stream = io.StringIO()
-    logs.configure("debug", "json", stream=stream, is_strict=True)
+    stream = Watched(keeps_lines=True)
+    _use_log(stream)
     yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
-    logs.configure("debug", "json", stream=Nowhere(), is_strict=True)
+    _use_log(Watched(keeps_lines=False))
+
+
+def _use_log(stream: Watched) -> None:
+    logs.configure("debug", "json", stream=stream, is_strict=True)

@@ -178,6 +178,7 @@ def test_a_wrong_file_says_what_and_where(
     [
         ({"WSPROXY_LANE": "on"}, "environment WSPROXY_LANE: there is no", "WSPROXY_LANES?"),
         ({"WSPROXY_CONFI": "x"}, "there is no such setting", "WSPROXY_CONFIG?"),
+        ({"WSPROXY_\x1b[31m\n": "x"}, "environment WSPROXY_\\x1b[31m\\n: there is no", ""),
         ({"WSPROXY_MAX_TURNS": "-1"}, "environment WSPROXY_MAX_TURNS: max_turns: '-1'", ""),
         ({"WSPROXY_CONFIG": "/nonexistent/x"}, "cannot be read: No such file", "--config"),
         ({"WSPROXY_CONFIG": "/"}, "cannot be read: Is a directory", "--config"),

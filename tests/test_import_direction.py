@@ -31,19 +31,24 @@ def place(*parts: str, libraries: str = "*") -> Place:
 PLACES: Final = {
     "core": place("core", libraries="msgspec h11 wsproto lru"),
     "ports": place("core", libraries=""),
-    "driver": place("core", "ports", "backlog", "pulse"),
+    "reading": place("core", "ports", libraries="lru"),
+    "answering": place("core", "ports", libraries=""),
+    "driver": place("core", "ports", "reading", "answering", "backlog", "pulse"),
     "backlog": place("core", "ports"),
     "pulse": place(libraries=""),
     "config": place("config", libraries=""),
     "logs": place("logs", libraries="structlog"),
-    "downstream": place("downstream", "core", "ports", "driver", "config", "logs"),
+    "downstream": place(
+        *("downstream", "core", "ports", "reading", "answering", "driver", "config", "logs")
+    ),
     "upstream": place("upstream", "core", "ports", "config", "logs"),
     "trace": place("trace", "core", "config", "logs"),
     "simulator": place("simulator", libraries="h11 wsproto click zstandard"),
     "demo": place("demo", libraries="openai rich"),
     "metrics": place("metrics", "core", libraries="msgspec prometheus_client"),
     "daemon": place(
-        *("core", "ports", "driver", "config", "logs", "downstream", "upstream", "trace"), "metrics"
+        *("core", "ports", "reading", "driver", "config", "logs", "downstream", "upstream"),
+        *("trace", "metrics"),
     ),
     "systemd": place(libraries=""),
     "reloading": place("config", "daemon", "logs"),

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import aiohttp
 
+from tests.canary import SECRET, TEXT, WATCH
 from wsproxy.config import Settings
 from wsproxy.core.multiplexer import Multiplexer
 from wsproxy.daemon import Daemon, running
@@ -20,7 +21,7 @@ from wsproxy.simulator.log import Create
 Item = dict[str, Any]
 Event = dict[str, Any]
 
-KEY: Final = "key-one"
+KEY: Final = SECRET
 #: Longest wait for something that must happen by itself; far above what any of it takes.
 PATIENCE_S: Final = 5.0
 TOOL: Final[Item] = {
@@ -107,6 +108,8 @@ class World:
     ) -> Answer:
         """One turn through the proxy; `store` is false and the model "sim" unless said."""
         fields = {"model": "sim", "store": False, "input": input, **body}
+        if isinstance(body.get("metadata", {}), dict):  # its canary is what the model says
+            fields["metadata"] = {"canary": TEXT, **body.get("metadata", {})}
         return await ask(
             self.client, self.proxy.base_url, json.dumps(fields).encode(), key, headers or {}
         )
@@ -124,14 +127,7 @@ class World:
     @property
     def is_quiet(self) -> bool:
         """Whether nothing runs any more, here or in the core's tables."""
-        core = self.core
-        return not (
-            self.proxy.driver.running_count
-            or core.turns
-            or core.waiting
-            or any(not c.is_idle for c in core.pool.connections)
-            or any(r.streams or r.default for r in core.relays.values())
-        )
+        return is_quiet(self.proxy)
 
     async def chains_told(self) -> None:
         """Wait until the chain probe has had its answer."""
@@ -139,6 +135,19 @@ class World:
             lambda: all(b.chains.name != "PROBING" for b in self.core.beliefs.shown().values()),
             self.core,
         )
+
+
+def is_quiet(proxy: Daemon) -> bool:
+    """Whether nothing runs any more, in the driver or in the core's tables."""
+    core: Multiplexer = proxy.driver._core
+    return not (
+        proxy.driver.running_count
+        or proxy.room.held_bytes
+        or core.turns
+        or core.waiting
+        or any(not c.is_idle for c in core.pool.connections)
+        or any(r.streams or r.default for r in core.relays.values())
+    )
 
 
 @asynccontextmanager
@@ -150,6 +159,7 @@ async def world(
         chosen = Settings(upstream=sim.base_url, listen=("127.0.0.1:0",), **settings)
         async with running(chosen) as proxy, http_client() as client:
             yield World(sim, proxy, client)
+            await WATCH.look_at_proxy(proxy, client)
 
 
 @asynccontextmanager
@@ -184,7 +194,10 @@ async def ask(
                 parts.append(part)
         except aiohttp.ClientError:
             is_cut = True
-        return Answer(response.status, response.headers, b"".join(parts), is_cut)
+        answer = Answer(response.status, response.headers, b"".join(parts), is_cut)
+    if answer.route == "none":
+        WATCH.look("an error of our own", answer.body)
+    return answer
 
 
 async def eventually(is_true: Callable[[], object], shown: object = "") -> None:
@@ -196,8 +209,9 @@ async def eventually(is_true: Callable[[], object], shown: object = "") -> None:
 
 
 def user(text: str) -> Item:
-    """A user message."""
-    return {"type": "message", "role": "user", "content": [{"type": "input_text", "text": text}]}
+    """A user message, with the canary in it."""
+    said = f"{text} {TEXT}"
+    return {"type": "message", "role": "user", "content": [{"type": "input_text", "text": said}]}
 
 
 def answers(output: Sequence[Item]) -> list[Item]:

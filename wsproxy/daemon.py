@@ -40,6 +40,7 @@ from wsproxy.downstream.guard import Guard
 from wsproxy.downstream.listening import Address
 from wsproxy.downstream.models import ModelCache, ModelCounters
 from wsproxy.downstream.ops import Ops
+from wsproxy.downstream.room import Room
 from wsproxy.downstream.server import ConnectionLimits as DownstreamLimits
 from wsproxy.downstream.turns import Turns
 from wsproxy.driver import Driver, DriverOptions
@@ -47,8 +48,10 @@ from wsproxy.logs import get_logger
 from wsproxy.metrics.exposed import Numbers
 from wsproxy.metrics.report import ModelAnswers, Remembered, Report, Saved
 from wsproxy.metrics.tally import Tally
+from wsproxy.reading import ReadingLimits
 from wsproxy.trace.folder import Limits
 from wsproxy.trace.recorder import Recorder
+from wsproxy.trace.spans import Spans
 from wsproxy.upstream.dialer import Dialer
 from wsproxy.upstream.proxy import choose_proxy
 from wsproxy.upstream.rest import HttpsClient
@@ -97,11 +100,14 @@ class Daemon:
         driver: Driver,
         tally: Tally,
         recorder: Recorder | None = None,
+        spans: Spans | None = None,
     ) -> None:
         self.settings = settings
+        self.room = Room(settings.request_bodies_total_bytes)
         self.driver = driver
         self.rest = rest
         self.recorder = recorder
+        self.spans = spans
         self.front: downstream.Front | None = None
         self.is_draining = False
         self.tally = tally
@@ -131,11 +137,14 @@ class Daemon:
             is_draining=self.is_draining,
             downstream_connections=self.front.connection_count if self.front else 0,
             downstream_accepted=self.accepted_count,
+            downstream_refused=self.front.refused_count if self.front else 0,
+            request_body_bytes=self.room.held_bytes,
             pool=snapshot(core.pool.connections, core.turns.values(), core.beliefs, now),
             models=ModelAnswers(**asdict(models)),
             history=Remembered(len(core.history), core.history.size_bytes),
             saved=Saved(**asdict(self.tally)),
             trace_dropped=self.recorder.journal.dropped if self.recorder is not None else 0,
+            spans_dropped=self.spans.dropped if self.spans is not None else 0,
         )
 
     async def drain(self, timeout_s: float) -> int:
@@ -164,13 +173,13 @@ class Daemon:
         return False
 
     async def close(self) -> None:
-        """Close every socket, and see that the journal is on the disk."""
+        """Close every socket; see that the journal is on the disk, and spans at their collector."""
         self.driver.close()
         if self.front is not None:
             await self.front.close(patience_s=1.0)
         await self.rest.close()
-        if self.recorder is not None:
-            await self.recorder.close()
+        ending = [each.close() for each in (self.recorder, self.spans) if each is not None]
+        await asyncio.gather(*ending)
 
 
 def compose(settings: Settings) -> tuple[Daemon, downstream.App]:
@@ -211,6 +220,9 @@ def compose(settings: Settings) -> tuple[Daemon, downstream.App]:
     recorder = recorder_of(settings) if settings.trace == "on" else None
     if recorder is not None:
         tracers.append(recorder)
+    spans = spans_of(settings) if settings.otlp_endpoint else None
+    if spans is not None:
+        tracers.append(spans)
     driver = Driver(
         driver_options(settings, upstream),
         multiplexer,
@@ -222,8 +234,9 @@ def compose(settings: Settings) -> tuple[Daemon, downstream.App]:
         tracers=tracers,
         doors=recorder.doors(multiplexer, remembered) if recorder is not None else None,
     )
-    daemon = Daemon(settings, rest, driver, tally, recorder)
-    turns = Turns(driver, rest, BodyLimits(max_bytes=settings.max_body_bytes))
+    daemon = Daemon(settings, rest, driver, tally, recorder, spans)
+    limits = BodyLimits(max_bytes=settings.max_body_bytes)
+    turns = Turns(driver, rest, limits, daemon.room)
     app = downstream.App(
         base=upstream.base,
         turn=turns.handle,
@@ -247,6 +260,16 @@ def recorder_of(settings: Settings) -> Recorder:
         upstream=settings.upstream,
         has_bodies=settings.trace_bodies,
         limits=Limits(min_free_bytes=settings.trace_min_free_bytes),
+    )
+
+
+def spans_of(settings: Settings) -> Spans:
+    """What a collector is told; one that refuses is named once and stops no turn."""
+    address = urlsplit(settings.otlp_endpoint).netloc
+    return Spans(
+        settings.otlp_endpoint,
+        lambda event, fields: get_logger().warning(event, address=address, **fields),
+        upstream=settings.upstream,
     )
 
 
@@ -312,12 +335,15 @@ def driver_options(settings: Settings, upstream: Upstream) -> DriverOptions:
     return DriverOptions(
         websocket_url=upstream.websocket_url,
         is_websocket_used=settings.transport != "http",
-        max_json_bytes=settings.max_turn_json_bytes,
-        max_json_depth=settings.max_json_depth,
-        max_items=settings.max_input_items,
+        reading=ReadingLimits(
+            max_json_bytes=settings.max_turn_json_bytes,
+            max_json_depth=settings.max_json_depth,
+            max_items=settings.max_input_items,
+        ),
         age_jitter_s=settings.connection_age_jitter_s,
         response_headers=settings.response_headers,
         forbids_ambiguous_retry=settings.ambiguous_retry == "forbid",
+        keeps_bodies=settings.trace == "on" and settings.trace_bodies,
         readers=ReaderLimits(
             per_turn_bytes=settings.relay_buffer_bytes,
             stall_s=settings.relay_stall_s,
@@ -340,8 +366,9 @@ async def running(settings: Settings) -> AsyncIterator[Daemon]:
 async def open_daemon(daemon: Daemon, app: downstream.App) -> None:
     """Open the ports. Raises `ListenError`."""
     settings = daemon.settings
-    if daemon.recorder is not None:
-        daemon.recorder.start()
+    for each in (daemon.recorder, daemon.spans):
+        if each is not None:
+            each.start()
     daemon.front = await downstream.start(
         app,
         listen=addresses(settings),

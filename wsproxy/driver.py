@@ -15,16 +15,13 @@ from dataclasses import dataclass, field
 from typing import Final, assert_never
 
 import msgspec
-from lru import LRU
 
+from wsproxy.answering import OverHttps, RunningTurn, new_id, told
 from wsproxy.backlog import Backlog
 from wsproxy.core.accounts import Accounts, Doors, Tracer, TurnAccount
 from wsproxy.core.api.announced import is_announced
 from wsproxy.core.api.errors import (
-    flat_error,
-    flat_event,
     has_lost_parent,
-    own_error,
     upstream_error,
 )
 from wsproxy.core.api.events import (
@@ -32,12 +29,9 @@ from wsproxy.core.api.events import (
     Kind,
     Received,
     announced_headers,
-    document,
-    ordered,
     receive,
-    sse,
 )
-from wsproxy.core.api.request import Request, UnfitError, frame, parse
+from wsproxy.core.api.request import UnfitError, frame
 from wsproxy.core.commands import (
     AbortConnection,
     Answer,
@@ -57,7 +51,6 @@ from wsproxy.core.commands import (
 from wsproxy.core.conversation.fields import FieldReader
 from wsproxy.core.conversation.identity import Identities
 from wsproxy.core.conversation.plan import Route, Why
-from wsproxy.core.conversation.transcript import Transcript
 from wsproxy.core.events import (
     ClientLeft,
     ConnectionLost,
@@ -71,7 +64,7 @@ from wsproxy.core.events import (
     ProbeAnswered,
     Slept,
     Tick,
-    TurnArrived,
+    TurnStarted,
 )
 from wsproxy.core.ids import ConnectionId, PoolKey, TurnId
 from wsproxy.core.multiplex.readers import ReaderLimits
@@ -79,67 +72,19 @@ from wsproxy.core.multiplex.recovery import Fault
 from wsproxy.core.multiplex.relay import Relay, Stream
 from wsproxy.core.multiplexer import Multiplexer
 from wsproxy.core.wire.websocket import Message, Pong
-from wsproxy.ports import Dialer, Headers, Link, Sink, Target
+from wsproxy.ports import Dialer, Headers, Link, Sink
 from wsproxy.pulse import Pulse
+from wsproxy.reading import Inbound, Reader, ReadingLimits
 
-#: Pool keys whose upgrade headers and model are remembered (LRU), as many as the core's beliefs.
-REMEMBERED_KEYS: Final = 1024
 #: Wall clock minus monotonic clock moving by more says that the machine slept (faults.md F45).
 SLEEP_JUMP_S: Final = 5.0
 
-#: `POST /v1/responses HTTP/1.1` and the empty line; `: ` and the line end of each field.
-_REQUEST_LINE_BYTES: Final = 32
-_FIELD_BYTES: Final = 4
-
 _DICE: Final = random.SystemRandom()
 _CONTROL: Final = re.compile(rb"[\x00-\x1f\x7f]")
-_JSON: Final = (b"Content-Type", b"application/json")
-_SSE: Final = (b"Content-Type", b"text/event-stream; charset=utf-8")
 
 
 def _clock_gap() -> float:
     return time.time() - time.monotonic()
-
-
-@dataclass(frozen=True, slots=True)
-class Inbound:
-    """One request to `<base>/responses`, read to its end. `body` is decoded."""
-
-    headers: Headers
-    query: str
-    body: bytes
-
-    @property
-    def http_bytes(self) -> int:
-        """What the client sent, a coding of the body not counted: request line, head and body."""
-        fields = sum(len(name) + len(value) + _FIELD_BYTES for name, value in self.headers)
-        return _REQUEST_LINE_BYTES + len(self.query) + fields + len(self.body)
-
-
-@dataclass(frozen=True, slots=True)
-class OverHttps:
-    """The turn is to be sent over HTTPS, verbatim; `headers` go beside upstream's own.
-
-    Whoever sends it tells `Driver.ended_over_https` when its answer has ended.
-    """
-
-    headers: Headers
-    account: TurnAccount
-
-
-@dataclass(slots=True, eq=False)
-class _Running:
-    """What the driver keeps of a turn: its bytes, its way out, and the ids behind them."""
-
-    id: TurnId
-    request: Request
-    sink: Sink
-    outcome: asyncio.Future[OverHttps | None]
-    account: TurnAccount
-    headers: list[tuple[bytes, bytes]] = field(default_factory=list)
-    stream: Stream | None = None
-    route: Route = Route.NONE
-    why: Why | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,12 +93,11 @@ class DriverOptions:
 
     websocket_url: str
     is_websocket_used: bool = True
-    max_json_bytes: int = 16 * 1024 * 1024
-    max_json_depth: int = 64
-    max_items: int = 20_000
+    reading: ReadingLimits = field(default_factory=ReadingLimits)
     age_jitter_s: float = 300.0
     response_headers: Sequence[str] = ()
     forbids_ambiguous_retry: bool = False
+    keeps_bodies: bool = False  # until the turn's end, for its trace
     readers: ReaderLimits = field(default_factory=ReaderLimits)
 
 
@@ -179,21 +123,18 @@ class Driver:
         self._options = options
         self._core = multiplexer
         self._relays = multiplexer.relays
-        self._identities = identities
-        self._fields = fields
+        self._reader = Reader(options.websocket_url, options.reading, identities, fields, note)
         self._dialer = dialer
         self._note = note
         self._models_etag_seen = models_etag_seen
         self._accounts = Accounts(multiplexer.turns, tracers)
         self._doors = doors
-        self._running: dict[TurnId, _Running] = {}
+        self._running: dict[TurnId, RunningTurn] = {}
         self._links: dict[ConnectionId, Link] = {}
         self._tickets: dict[ConnectionId, dict[int, Stream]] = {}  # of frames not wholly left
         self._ticket = 0
         self._probes: set[ConnectionId] = set()
         self._announced: dict[ConnectionId, list[tuple[bytes, bytes]]] = {}
-        self._targets: LRU[PoolKey, Target] = LRU(REMEMBERED_KEYS)
-        self._models: LRU[PoolKey, bytes] = LRU(REMEMBERED_KEYS)
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._backlog = Backlog(options.readers, self._cut_reader)
@@ -209,15 +150,19 @@ class Driver:
 
         Cancelled when the client leaves.
         """
-        id_ = _new_id(self._dice)
+        id_ = new_id(self._dice)
         account = TurnAccount(id_, self._now(), inbound.http_bytes, inbound.headers)
         try:
-            event, request = self._read(id_, inbound)
+            if not self._options.is_websocket_used:
+                raise UnfitError("transport_http")
+            event, request = self._reader.read(id_, inbound)
         except UnfitError as error:
             account.over_https(Why(error.reason))
-            return OverHttps(_told(id_, Route.HTTP, account.why), account)
+            return OverHttps(told(id_, Route.HTTP, account.why), account)
         self._look_for_sleep()
-        running = _Running(id_, request, sink, asyncio.get_running_loop().create_future(), account)
+        outcome: asyncio.Future[OverHttps | None] = asyncio.get_running_loop().create_future()
+        let_go, transcript = inbound.let_go, event.transcript
+        running = RunningTurn(id_, request, transcript, let_go, sink, outcome, account)
         account.asked(event, request)
         self._accounts.begin(account)
         self._running[id_] = running
@@ -225,7 +170,8 @@ class Driver:
         over_https: OverHttps | None = None
         try:
             self._handle(event)
-            over_https = await running.outcome
+            del inbound, event, request  # or this frame would hold the body while it waits
+            over_https = await outcome
             return over_https
         except asyncio.CancelledError:
             self._handle(ClientLeft(id_))
@@ -243,43 +189,6 @@ class Driver:
         outcome = "broken" if status is None else "completed" if status < 400 else "error"
         turn.account.ended(outcome, status)
         self._accounts.end(turn.account, self._now())
-
-    def _read(self, id_: TurnId, inbound: Inbound) -> tuple[TurnArrived, Request]:
-        """Take the request apart. Raises `UnfitError` if it is not for the WebSocket."""
-        if not self._options.is_websocket_used:
-            raise UnfitError("transport_http")
-        _check_headers(inbound.headers)
-        if len(inbound.body) > self._options.max_json_bytes:
-            raise UnfitError("too_large")
-        url = self._options.websocket_url + inbound.query
-        identity = self._identities.read(url, inbound.headers)
-        for name in identity.new_volatile:
-            self._note(Note("header.volatile", detail=name))
-        if identity.is_volatile:
-            raise UnfitError("volatile_header")
-        request = parse(
-            inbound.body,
-            max_depth=self._options.max_json_depth,
-            max_items=self._options.max_items,
-        )
-        key = identity.pool_key
-        self._targets[key] = Target(url, identity.headers)
-        if (model := request.value("model")) is not None:
-            self._models[key] = model
-        hint = identity.hint
-        if hint is None and (cache_key := request.string("prompt_cache_key")):
-            hint = "prompt_cache_key", self._identities.session("", cache_key.encode())
-        event = TurnArrived(
-            turn=id_,
-            key=key,
-            hint=hint,
-            transcript=Transcript(request, max_depth=self._options.max_json_depth),
-            fields=self._fields.read(key, request),
-            is_streaming=request.is_streaming,
-            own_parent=request.own_parent,
-            frame_bytes=len(inbound.body),
-        )
-        return event, request
 
     def _look_for_sleep(self) -> None:
         gap = self._read_clock_gap()
@@ -358,15 +267,26 @@ class Driver:
                     self._announce(relay, significant)
                 else:
                     self._handle(significant)
+                    if isinstance(significant, TurnStarted):
+                        self._let_go_of_body(significant.turn)
             relay = self._relays.get(connection)
         if relay is not None and relay.dirty:
             relay.drain(self._write)
+
+    def _let_go_of_body(self, turn: TurnId) -> None:
+        """What has started is never sent again (recovery.py: no cell of STARTED says so)."""
+        running = self._running.get(turn)
+        if running is not None and not self._options.keeps_bodies:
+            running.let_go_of_body()
 
     def _write(self, stream: Stream, data: bytes) -> None:
         running = self._running.get(stream.turn)
         if running is not None and running.stream is stream:
             running.sink.write(data)
-            self._backlog.wrote(running.id, running.sink, len(data))
+            self._wrote(running, len(data))
+
+    def _wrote(self, running: RunningTurn, size: int) -> None:
+        self._backlog.wrote(running.id, running.sink, size)
 
     def _cut_reader(self, turn: TurnId, sink: Sink, fault: Fault) -> None:
         """The client takes too little of its answer; also one whose turn has ended since."""
@@ -396,13 +316,13 @@ class Driver:
 
     def _probe_answered(self, connection: ConnectionId, message: bytes) -> None:
         try:
-            received = receive(message)
+            kind = receive(message).kind
+            is_refusal = kind is Kind.ERROR and has_lost_parent(upstream_error(message))
         except EventError:
             self._handle(ProbeAnswered(connection, False))
             return
-        if received.kind is Kind.CONNECTION:
+        if kind is Kind.CONNECTION:
             return
-        is_refusal = received.kind is Kind.ERROR and has_lost_parent(upstream_error(message))
         self._handle(ProbeAnswered(connection, is_refusal))
 
     # ── Drain ────────────────────────────────────────────────────────────────────────────────
@@ -460,20 +380,24 @@ class Driver:
             case SendTurn():
                 self._send_turn(command)
             case Answer(turn):
-                self._answer(self._running[turn])
-            case Finish():
-                self._finish(self._running[command.turn], command.received)
-            case RelayError():
-                self._relay_error(command)
-            case SendOverHttps(turn, why):
                 running = self._running[turn]
-                self._end(running, OverHttps(_told(turn, Route.HTTP, why), running.account))
-            case RefuseTurn():
-                self._refuse(command)
-            case BreakTurn():
-                self._break(command)
+                self._wrote(running, running.answer())
+            case Finish(turn, received):
+                running = self._running[turn]
+                self._wrote(running, running.finish(received))
+            case RelayError(turn, error):
+                self._running[turn].relay_error(error)
+            case SendOverHttps(turn, why):
+                self._running[turn].send_over_https(why)
+            case RefuseTurn(turn):
+                forbids_retry = self._options.forbids_ambiguous_retry
+                self._running[turn].refuse(command, forbids_retry=forbids_retry)
+            case BreakTurn(turn, code, message):
+                self._running[turn].break_off(code, message)
             case OpenConnection(connection, key):
-                self._links[connection] = self._dialer.dial(connection, self._targets[key], self)
+                self._links[connection] = self._dialer.dial(
+                    connection, self._reader.target(key), self
+                )
             case CloseConnection(connection, code, reason):
                 if (link := self._forget_link(connection)) is not None:
                     link.close(code, reason)
@@ -498,8 +422,8 @@ class Driver:
 
     def _send_turn(self, command: SendTurn) -> None:
         running = self._running[command.turn]
-        running.stream, running.route, running.why = command.stream, command.route, command.why
-        running.headers = list(self._announced.get(command.connection, ()))
+        running.placed(command, self._announced.get(command.connection, ()))
+        assert running.request is not None, "it had started"
         payload = frame(
             running.request,
             lane=command.lane,
@@ -517,123 +441,13 @@ class Driver:
         self._probes.add(command.connection)
         probe = {
             "type": "response.create",
-            "model": msgspec.Raw(self._models.get(command.key, b'""')),
+            "model": msgspec.Raw(self._reader.model(command.key)),
             "input": [{"type": "message", "role": "user", "content": "."}],
             "previous_response_id": "resp_" + self._dice.randbytes(24).hex(),
             "store": False,
             "generate": False,
         }
         self._links[command.connection].send(msgspec.json.encode(probe), 0)
-
-    def _answer(self, running: _Running) -> None:
-        assert running.stream is not None
-        running.sink.start(200, [_SSE, *self._told(running)])
-        first = running.stream.take_pending()
-        running.sink.write(first)
-        self._backlog.wrote(running.id, running.sink, len(first))
-
-    def _finish(self, running: _Running, received: Received) -> None:
-        stream = running.stream
-        assert stream is not None
-        if stream.is_streaming:
-            body = stream.take_pending()
-            running.sink.write(body)
-            running.sink.finish()
-        else:
-            try:
-                body = document(received.payload, ordered(stream.done), stream.restored)
-            except EventError as error:
-                body = own_error(502, "upstream_protocol_error", str(error))
-                running.sink.respond(502, [_JSON, *self._told(running)], body)
-            else:
-                running.sink.respond(200, [_JSON, *self._told(running)], body)
-        self._backlog.wrote(running.id, running.sink, len(body))
-        self._end(running)
-
-    def _relay_error(self, command: RelayError) -> None:
-        running, error = self._running[command.turn], command.error
-        if running.sink.is_started:
-            self._say_last(running, flat_event(error, self._next_number(running)))
-            running.sink.finish()
-        else:
-            headers = [
-                (name.encode("latin-1"), value.encode("latin-1")) for name, value in error.headers
-            ]
-            fields = [_JSON, *headers, *self._told(running)]
-            running.sink.respond(error.status, fields, error.body)
-        self._end(running)
-
-    def _refuse(self, command: RefuseTurn) -> None:
-        running = self._running[command.turn]
-        headers = [_JSON, *_told(running.id, Route.NONE, Why(command.code))]
-        if command.is_outcome_unknown:
-            headers.append((b"x-wsproxy-outcome", b"unknown"))
-            if self._options.forbids_ambiguous_retry:
-                headers.append((b"x-should-retry", b"false"))
-        if command.retry_after_s is not None:
-            headers.append((b"retry-after", b"%d" % command.retry_after_s))
-        if command.should_retry is not None:
-            headers.append((b"x-should-retry", b"true" if command.should_retry else b"false"))
-        body = own_error(command.status, command.code, command.message)
-        running.sink.respond(command.status, headers, body)
-        self._end(running)
-
-    def _break(self, command: BreakTurn) -> None:
-        running = self._running[command.turn]
-        if running.sink.is_started:
-            number = self._next_number(running)
-            self._say_last(running, flat_error(command.code, command.message, None, number))
-            running.sink.abort()
-        else:
-            told = _told(running.id, Route.NONE, Why(command.code))
-            headers = [_JSON, *told, (b"x-wsproxy-outcome", b"started")]
-            body = own_error(502, command.code, command.message)
-            running.sink.respond(502, headers, body)
-        self._end(running)
-
-    def _say_last(self, running: _Running, error: bytes) -> None:
-        assert running.stream is not None
-        running.sink.write(running.stream.take_pending() + sse("error", error))
-
-    def _next_number(self, running: _Running) -> int:
-        return running.stream.next_number if running.stream is not None else 0
-
-    def _told(self, running: _Running) -> list[tuple[bytes, bytes]]:
-        return [*running.headers, *_told(running.id, running.route, running.why)]
-
-    def _end(self, running: _Running, outcome: OverHttps | None = None) -> None:
-        if not running.outcome.done():
-            running.outcome.set_result(outcome)
-
-
-def told_of_refusal(code: str) -> Headers:
-    """The headers of an answer to a turn that was refused before the core heard of it."""
-    return _told(_new_id(_DICE), Route.NONE, Why(code))
-
-
-def _new_id(dice: random.Random) -> TurnId:
-    return TurnId("t" + dice.randbytes(6).hex())
-
-
-def _check_headers(headers: Headers) -> None:
-    """What only HTTPS can carry (contract §3, §4). Raises `UnfitError`."""
-    content_type = b""
-    for name, value in headers:
-        lowered = name.lower()
-        if lowered == b"idempotency-key":
-            raise UnfitError("idempotency_key")
-        if lowered == b"content-type":
-            content_type = value.partition(b";")[0].strip().lower()
-    if content_type != b"application/json":
-        raise UnfitError("content_type")
-
-
-def _told(id_: TurnId, route: Route, why: Why | None) -> list[tuple[bytes, bytes]]:
-    """The two headers that every answer to a turn carries (contract §2)."""
-    text = route.value
-    if route not in (Route.DELTA, Route.FORK) and why is not None:
-        text = f"{text}; {why}"
-    return [(b"x-wsproxy-turn", id_.encode()), (b"x-wsproxy-route", text.encode())]
 
 
 def _retry_after_s(headers: Headers) -> float | None:

@@ -7,7 +7,7 @@ the event loop's thread. Methods that are not `async` never block and never rais
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from wsproxy.core.ids import ConnectionId
@@ -56,7 +56,7 @@ class Target:
     """
 
     url: str
-    headers: Headers
+    headers: Headers = field(repr=False)
 
 
 class Link(Protocol):

@@ -15,6 +15,7 @@ from typing import Final
 
 from wsproxy.config import Loaded, Settings, SettingsError
 from wsproxy.daemon import Daemon, compose, loop_factory, open_daemon
+from wsproxy.downstream import descriptors
 from wsproxy.downstream.listening import ListenError
 from wsproxy.logs import configure, get_logger
 from wsproxy.reloading import reload_settings
@@ -22,8 +23,6 @@ from wsproxy.systemd import READY, STOPPING, notify
 
 #: Turns were cut (contract §9).
 EXIT_CUT: Final = 75
-#: 576 downstream, 512 over HTTPS, 64 WebSockets, traces; doubled.
-WANTED_DESCRIPTORS: Final = 2_400
 
 Load = Callable[[], Loaded]
 
@@ -34,7 +33,7 @@ def serve(loaded: Loaded, load_again: Load) -> int:
     Raises `SettingsError`.
     """
     configure(loaded.settings.log_level, loaded.settings.log_format)
-    _raise_descriptor_limit()
+    _raise_descriptor_limit(loaded.settings)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         try:
             return runner.run(_serve(loaded.settings, load_again))
@@ -42,16 +41,11 @@ def serve(loaded: Loaded, load_again: Load) -> int:
             raise SettingsError(str(error)) from None
 
 
-def _raise_descriptor_limit() -> None:
-    """A soft limit below what our own limits may use is the first to be met (macOS: 256; F46)."""
-    with suppress(ImportError, OSError, ValueError):
-        import resource
-
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        most = WANTED_DESCRIPTORS if hard == resource.RLIM_INFINITY else hard
-        wanted = min(WANTED_DESCRIPTORS, most)
-        if soft != resource.RLIM_INFINITY and soft < wanted:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+def _raise_descriptor_limit(settings: Settings) -> None:
+    wanted = descriptors.wanted(settings.max_downstream_connections, settings.max_connections)
+    limit = descriptors.raise_limit(wanted)
+    if limit < wanted:
+        get_logger().warning("descriptors.limited", limit=limit, count=wanted)
 
 
 async def _serve(settings: Settings, load_again: Load) -> int:

@@ -19,8 +19,9 @@ from wsproxy.core.multiplex.beliefs import Chains
 from wsproxy.core.multiplex.connection import Lanes
 from wsproxy.core.multiplexer import Multiplexer, Options
 from wsproxy.daemon import header_classes
-from wsproxy.driver import Driver, DriverOptions, Inbound
+from wsproxy.driver import Driver, DriverOptions
 from wsproxy.ports import Headers, LinkEvents, Target
+from wsproxy.reading import Inbound
 
 _SETTINGS: Final = Settings()
 _HEADERS: Final = [(b"Authorization", b"Bearer key"), (b"Content-Type", b"application/json")]

@@ -19,6 +19,7 @@ from agents import (
 )
 from openai import AsyncOpenAI
 
+from tests.canary import TEXT
 from tests.worlds import KEY, World, world
 
 set_tracing_disabled(True)
@@ -49,7 +50,7 @@ def agent_with(client: AsyncOpenAI, canary: str, **settings: Any) -> Agent[Any]:
     tools: list[Tool] = [look]
     return Agent(
         name="worker",
-        instructions="Work.",
+        instructions=f"Work. {TEXT}",
         tools=tools,
         model=OpenAIResponsesModel(model="gpt-5.6", openai_client=client),
         model_settings=ModelSettings(metadata=orders, **settings),
@@ -69,7 +70,7 @@ async def test_an_agent_runs_its_loop_over_one_socket(
     scene: World, client: AsyncOpenAI, store: bool | None
 ) -> None:
     agent = agent_with(client, "plain", store=store)
-    result = await Runner.run(agent, "work", max_turns=CALLS + 2)
+    result = await Runner.run(agent, f"work {TEXT}", max_turns=CALLS + 2)
 
     assert result.final_output.startswith("items=")
     assert_one_socket_and_deltas(scene, "plain")
@@ -78,7 +79,7 @@ async def test_an_agent_runs_its_loop_over_one_socket(
 async def test_a_streamed_agent_runs_its_loop_over_one_socket(
     scene: World, client: AsyncOpenAI
 ) -> None:
-    result = Runner.run_streamed(agent_with(client, "sse"), "work", max_turns=CALLS + 2)
+    result = Runner.run_streamed(agent_with(client, "sse"), f"work {TEXT}", max_turns=CALLS + 2)
     seen = [event.type async for event in result.stream_events()]
 
     assert "raw_response_event" in seen
@@ -91,7 +92,9 @@ async def test_agents_at_once_get_their_own_answers(scene: World, client: AsyncO
     config = RunConfig(tracing_disabled=True)
     results = await asyncio.gather(
         *(
-            Runner.run(agent_with(client, name), "work", max_turns=CALLS + 2, run_config=config)
+            Runner.run(
+                agent_with(client, name), f"work {TEXT}", max_turns=CALLS + 2, run_config=config
+            )
             for name in names
         )
     )

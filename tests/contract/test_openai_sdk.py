@@ -10,11 +10,13 @@ import openai
 import pytest
 from openai import AsyncOpenAI, OpenAI
 
+from tests.canary import TEXT
 from tests.worlds import KEY, TOOL, World, answers, world
 from wsproxy.simulator import Rules, Simulator
 from wsproxy.simulator.log import HttpRequest
 
 CALLS = 20
+HELLO = f"hello {TEXT}"
 #: Members that an SDK would not take for an answer's own: each test asks in the same way.
 ASK: dict[str, Any] = {"model": "gpt-5.6", "tools": [TOOL]}
 
@@ -49,7 +51,7 @@ def order(calls: int, canary: str = "c") -> dict[str, str]:
 
 async def loop_of(client: AsyncOpenAI, canary: str, calls: int = CALLS, **more: Any) -> list[str]:
     """An agent loop as every tutorial writes it; the texts of its answers."""
-    items: list[Any] = [{"role": "user", "content": f"work on {canary}"}]
+    items: list[Any] = [{"role": "user", "content": f"work on {canary} {TEXT}"}]
     said: list[str] = []
     for _ in range(calls + 1):
         response = await client.responses.create(
@@ -73,8 +75,8 @@ async def test_a_plain_call_gives_the_object_that_a_direct_call_gives(
         Simulator(Rules()) as direct,
         AsyncOpenAI(base_url=direct.base_url, api_key=KEY) as other,
     ):
-        expected = await other.responses.create(model="gpt-5.6", input="hello")
-    response = await client.responses.create(model="gpt-5.6", input="hello")
+        expected = await other.responses.create(model="gpt-5.6", input=HELLO)
+    response = await client.responses.create(model="gpt-5.6", input=HELLO)
 
     left_out = {"billing"}
     assert response.model_dump(exclude=left_out) == expected.model_dump(exclude=left_out)
@@ -84,7 +86,7 @@ async def test_a_plain_call_gives_the_object_that_a_direct_call_gives(
 async def test_a_streamed_call_gives_the_events_that_a_direct_call_gives(
     client: AsyncOpenAI,
 ) -> None:
-    ask: dict[str, Any] = {"model": "gpt-5.6", "input": "hello", "stream": True}
+    ask: dict[str, Any] = {"model": "gpt-5.6", "input": HELLO, "stream": True}
     async with (
         Simulator(Rules()) as direct,
         AsyncOpenAI(base_url=direct.base_url, api_key=KEY) as other,
@@ -95,7 +97,7 @@ async def test_a_streamed_call_gives_the_events_that_a_direct_call_gives(
 
 
 async def test_the_stream_context_adds_up_to_the_whole_text(client: AsyncOpenAI) -> None:
-    async with client.responses.stream(model="gpt-5.6", input="hello") as stream:
+    async with client.responses.stream(model="gpt-5.6", input=HELLO) as stream:
         deltas = [e.delta async for e in stream if e.type == "response.output_text.delta"]
         final = await stream.get_final_response()
 
@@ -106,8 +108,8 @@ async def test_the_stream_context_adds_up_to_the_whole_text(client: AsyncOpenAI)
 async def test_the_synchronous_client_reads_both_forms(scene: World) -> None:
     def calls() -> tuple[str, str]:
         with OpenAI(base_url=scene.proxy.base_url, api_key=KEY, max_retries=0) as client:
-            whole = client.responses.create(model="gpt-5.6", input="hello")
-            events = list(client.responses.create(model="gpt-5.6", input="hello", stream=True))
+            whole = client.responses.create(model="gpt-5.6", input=HELLO)
+            events = list(client.responses.create(model="gpt-5.6", input=HELLO, stream=True))
         return whole.id, events[-1].response.id  # type: ignore[union-attr]
 
     whole, streamed = await asyncio.to_thread(calls)
@@ -131,7 +133,7 @@ async def test_a_refusal_is_the_exception_that_the_sdk_knows(
 ) -> None:
     with pytest.raises(error) as caught:
         await client.responses.create(
-            model="gpt-5.6", input="hello", stream=stream, metadata={"sim.fail": fail}
+            model="gpt-5.6", input=HELLO, stream=stream, metadata={"sim.fail": fail}
         )
 
     assert caught.value.code == fail
@@ -141,7 +143,7 @@ async def test_a_refusal_is_the_exception_that_the_sdk_knows(
 async def test_the_sdk_asks_again_by_itself_after_an_overload(scene: World) -> None:
     scene.sim.faults.order("before_first_event:error=server_is_overloaded:1")
     async with AsyncOpenAI(base_url=scene.proxy.base_url, api_key=KEY, max_retries=1) as client:
-        response = await client.responses.create(model="gpt-5.6", input="hello")
+        response = await client.responses.create(model="gpt-5.6", input=HELLO)
 
     assert response.status == "completed"
     assert [c.via for c in scene.seen] == ["ws", "ws"]
@@ -168,7 +170,7 @@ async def test_a_loop_against_an_unknown_upstream_becomes_deltas_once_chains_are
         world() as scene,
         AsyncOpenAI(base_url=scene.proxy.base_url, api_key=KEY, max_retries=0) as client,
     ):
-        items: list[Any] = [{"role": "user", "content": "work"}]
+        items: list[Any] = [{"role": "user", "content": f"work {TEXT}"}]
         for _ in range(6):
             response = await client.responses.create(input=items, metadata=order(CALLS), **ASK)
             items += response.output
@@ -181,7 +183,7 @@ async def test_a_loop_against_an_unknown_upstream_becomes_deltas_once_chains_are
 async def test_a_streamed_tool_loop_runs_over_one_socket_as_deltas(
     scene: World, client: AsyncOpenAI
 ) -> None:
-    items: list[Any] = [{"role": "user", "content": "work"}]
+    items: list[Any] = [{"role": "user", "content": f"work {TEXT}"}]
     texts: list[str] = []
     for _ in range(CALLS + 1):
         async with client.responses.stream(
@@ -198,7 +200,7 @@ async def test_a_streamed_tool_loop_runs_over_one_socket_as_deltas(
 
 async def test_the_synchronous_client_loops_over_one_socket(scene: World) -> None:
     def loop() -> str:
-        items: list[Any] = [{"role": "user", "content": "work"}]
+        items: list[Any] = [{"role": "user", "content": f"work {TEXT}"}]
         text = ""
         with OpenAI(base_url=scene.proxy.base_url, api_key=KEY, max_retries=0) as client:
             for _ in range(CALLS + 1):
@@ -247,7 +249,7 @@ async def test_two_keys_of_one_program_never_share_a_socket(scene: World) -> Non
 
 async def test_models_and_stored_responses_pass_through(client: AsyncOpenAI) -> None:
     models = await client.models.list()
-    response = await client.responses.create(model="gpt-5.6", input="hello")
+    response = await client.responses.create(model="gpt-5.6", input=HELLO)
     found = await client.responses.retrieve(response.id)
 
     assert "gpt-5.6" in {model.id for model in models.data}
@@ -270,7 +272,7 @@ async def test_a_client_that_chains_by_itself_stays_on_the_websocket(
 async def test_a_background_response_goes_over_http_and_can_be_polled(
     scene: World, client: AsyncOpenAI
 ) -> None:
-    response = await client.responses.create(model="gpt-5.6", input="hello", background=True)
+    response = await client.responses.create(model="gpt-5.6", input=HELLO, background=True)
     for _ in range(100):
         if response.status == "completed":
             break

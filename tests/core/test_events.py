@@ -115,6 +115,29 @@ def test_editing_the_bytes_is_editing_the_value(
     assert b"\r" not in json_
 
 
+@settings(max_examples=200, deadline=None)
+@given(
+    payloads(),
+    st.sampled_from(['"l01"', '"l\\u0030"', '"a\\"b"', "null"]),
+    st.sampled_from([None, "0", "7", "true", "1.0", "null"]),
+    st.sampled_from([0, 1, 7]),
+    st.sampled_from([None, b'"resp_mine"']),
+)
+def test_the_short_way_tells_a_client_what_the_long_one_tells(
+    payload: bytes, lane: str, number: str | None, sequence: int, parent: bytes | None
+) -> None:
+    numbered = "" if number is None else f',"sequence_number":{number}'
+    payload = payload.rstrip()[:-1] + f'{numbered},"stream_id":{lane}}}'.encode()
+    head, received = events.look(payload), events.receive(payload)
+    try:
+        long = events.sse(received.type, events.edited(received, sequence, parent))
+    except EventError:
+        with pytest.raises(EventError):
+            events.relayed(head, payload, sequence, parent)
+    else:
+        assert events.relayed(head, payload, sequence, parent) == long
+
+
 @settings(max_examples=100, deadline=None)
 @given(payloads())
 def test_bytes_that_are_not_edited_stay_as_they_are(payload: bytes) -> None:
@@ -365,6 +388,8 @@ def test_metadata_frames_announce_only_allowed_headers() -> None:
     ]
     assert events.announced_headers(payload, ["retry-*"]) == [("retry-after", "7")]
     assert events.announced_headers(b'{"type":"response.metadata","headers":null}') == []
+    twice = b'{"type":"response.metadata","headers":{"retry-after":1},"headers":{"retry-after":2}}'
+    assert events.announced_headers(twice) == []
 
 
 # The answer of a turn that does not stream --------------------------------------------------

@@ -34,9 +34,18 @@ def connection(
     busy: int = 0,
     lanes: Lanes = Lanes.ON,
     is_open: bool = True,
+    is_chain_probe: bool = False,
     now: float = 0.0,
 ) -> Connection:
-    it = Connection(ConnectionId(id_), key, session, now, limits=LIMITS, belief=lanes)
+    it = Connection(
+        ConnectionId(id_),
+        key,
+        session,
+        now,
+        limits=LIMITS,
+        belief=lanes,
+        is_chain_probe=is_chain_probe,
+    )
     if is_open:
         it.opened(now, 0.0)
     for number in range(busy):
@@ -217,7 +226,102 @@ def test_the_owner_of_a_response_is_the_lane_whose_latest_it_is() -> None:
     assert pool(it).owner(KEY, "other") is None
 
 
+@pytest.mark.parametrize(
+    ("busy_lanes", "now", "expected"),
+    [
+        ([], 3000.0, (1, "l01")),
+        (["l01"], 3000.0, (1, "l02")),
+        (["l02", "l03"], 3000.0, (2, "l01")),
+        ([], 3001.0, (2, "l01")),
+    ],
+    ids=["its lane", "beside its lane", "no room there", "too old"],
+)
+def test_a_parent_that_the_client_names_draws_the_turn_to_the_lane_that_owns_it(
+    busy_lanes: list[str], now: float, expected: tuple[int, str]
+) -> None:
+    it, preferred = connection(1, now=1.0), connection(2, B, now=2999.0)
+    warm(it)
+    it.received_at = now
+    for lane in busy_lanes:
+        it.take(TurnId(lane), LaneName(lane), 2.0)
+    found = pool(it, preferred).assign(ask(B, own_parent_home=(it.id, LaneName("l01"))), now)
+    assert isinstance(found, Use)
+    assert (where(found), found.route, found.candidate) == (expected, Route.FULL, None)
+
+
+def test_the_road_to_a_parent_that_the_client_names_is_proven_first() -> None:
+    it = connection(1)
+    warm(it)
+    found = pool(it).assign(ask(own_parent_home=(it.id, LaneName("l01"))), 100.0)
+    assert found == Hold(Need.PROBE, on=it, is_probe_due=True)
+
+
+@pytest.mark.parametrize(
+    ("its", "has_room"),
+    [
+        (lambda: pool(connection(1), max_per_key_with_lanes=2), True),
+        (lambda: pool(connection(1), connection(2), max_per_key_with_lanes=2), False),
+        (lambda: pool(connection(1, lanes=Lanes.OFF), max_per_key_without_lanes=1), False),
+        (lambda: pool(connection(1, key=OTHER_KEY), max_per_key_without_lanes=1), True),
+        (lambda: pool(connection(1, key=OTHER_KEY), max_total=1), False),
+        (lambda: pool(connection(1, key=OTHER_KEY), max_total=2), True),
+    ],
+    ids=["below", "of key", "of key, no lanes", "another key's", "of all", "below all"],
+)
+def test_there_is_room_below_the_limits_of_the_key_and_of_all(
+    its: Callable[[], Pool], has_room: bool
+) -> None:
+    assert its().has_room_for(KEY) is has_room
+
+
 def test_idle_connections_expire_and_the_few_last_used_later() -> None:
     its = pool(*(connection(number, now=float(number)) for number in range(1, 5)), max_warm_idle=2)
+    assert [c.id for c in its.expired(120.9)] == []
+    assert [c.id for c in its.expired(121.0)] == [1]
     assert [c.id for c in its.expired(123.0)] == [2, 1]
+    assert [c.id for c in its.expired(903.0)] == [3, 2, 1]
     assert [c.id for c in its.expired(904.0)] == [4, 3, 2, 1]
+
+
+@pytest.mark.parametrize(
+    "it",
+    [
+        lambda: connection(1, busy=1),
+        lambda: connection(1, is_open=False),
+        lambda: connection(1, is_chain_probe=True),
+    ],
+    ids=["busy", "being dialled", "a chain probe's"],
+)
+def test_what_is_not_idle_and_open_for_turns_does_not_expire(it: Callable[[], Connection]) -> None:
+    assert pool(it(), max_warm_idle=0).expired(5000.0) == []
+
+
+# ── Ageing ───────────────────────────────────────────────────────────────────────────────────
+
+
+def ageing(now: float, *connections: Connection) -> list[int]:
+    """All are too old at 100; they are replaced 30 s ahead."""
+    return [c.id for c in pool(*connections).ageing(now, 30.0, lambda _: 100.0)]
+
+
+def test_a_successor_is_needed_ahead_of_the_end_of_an_age() -> None:
+    assert ageing(69.9, connection(1)) == []
+    assert ageing(70.0, connection(1)) == [1]
+
+
+def test_no_successor_is_needed_for_what_has_been_idle_for_long() -> None:
+    assert ageing(129.9, connection(1, now=10.0)) == [1]
+    assert ageing(130.0, connection(1, now=10.0)) == []
+    assert ageing(130.0, connection(1, busy=1, now=10.0)) == [1]
+
+
+def test_a_connection_has_one_successor_as_long_as_that_lives() -> None:
+    it, successor = connection(1, busy=1), connection(2, is_open=False)
+    it.successor = successor.id
+    assert ageing(100.0, it, successor) == []
+    assert ageing(100.0, it) == [1]
+
+
+def test_only_connections_that_turns_run_on_need_successors() -> None:
+    dialled, probe = connection(1, is_open=False), connection(2, is_chain_probe=True)
+    assert ageing(100.0, dialled, probe) == []

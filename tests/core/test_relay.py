@@ -43,6 +43,9 @@ def relay(*lanes: str, limits: TurnLimits | None = None) -> Relay:
 def begin(it: Relay, lane: str | None = "l01") -> None:
     started = it.receive(payload("response.created", lane, response={"id": "r"}), 1.0)
     assert isinstance(started, TurnStarted)
+    begun = it.find(started.turn)
+    assert begun is not None
+    begun.take_pending()  # as the driver does: it goes with the head
 
 
 def drained(it: Relay) -> dict[TurnId, bytes]:
@@ -145,6 +148,36 @@ def test_what_is_no_event_is_refused(text: str) -> None:
     found = relay("l01").receive(text.encode(), 1.0)
     assert isinstance(found, MessageRefused)
     assert found.fault is Fault.INVALID_EVENT
+
+
+TWICE = b'{"type":"%b","\\u0073tream_id":"l01","stream_id":"l01","sequence_number":0}'
+
+
+@pytest.mark.parametrize("is_begun", [False, True], ids=["first", "later"])
+@pytest.mark.parametrize(
+    "type_",
+    ["response.created", "response.completed", "response.failed", "response.output_text.delta"],
+)
+def test_an_event_that_cannot_be_edited_is_refused_and_takes_no_number(
+    type_: str, is_begun: bool
+) -> None:
+    it = relay("l01")
+    if is_begun:
+        begin(it)
+    refused = it.receive(TWICE % type_.encode(), 2.0)
+    assert isinstance(refused, MessageRefused)
+    assert refused.fault is Fault.INVALID_EVENT
+    running = it.find(T1)
+    assert running is not None
+    assert (running.next_number, running.take_pending()) == (0, b"")
+
+
+@pytest.mark.parametrize("lane", ['"l01"', "null"], ids=["of a turn", "of nobody"])
+@pytest.mark.parametrize("twice", ['"status":1,"status":2', '"error":{"code":"a","code":"b"}'])
+def test_an_error_that_cannot_be_read_is_refused(lane: str, twice: str) -> None:
+    refused = relay("l01").receive(f'{{"type":"error","stream_id":{lane},{twice}}}'.encode(), 1.0)
+    assert isinstance(refused, MessageRefused)
+    assert refused.fault is Fault.INVALID_EVENT
 
 
 def test_an_error_names_its_turn_or_nobody() -> None:

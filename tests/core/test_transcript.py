@@ -36,6 +36,13 @@ def test_items_are_read_down_to_the_bodys_limit() -> None:
     assert transcript(nested(500), max_depth=500).item(0).exact is not None
 
 
+def test_what_was_let_go_of_still_tells_what_was_read() -> None:
+    made = transcript(b'[{"role":"user","content":"a"},{"role":"user","content":"b"}]')
+    first, second = made.item(0), made.item(1)
+    made.let_go()
+    assert (len(made), made.item(0), made.item(1)) == (2, first, second)
+
+
 def test_a_raw_prefix_is_equal_only_for_the_same_bytes() -> None:
     one = transcript(b'[{"a":1},{"b":1},{"c":1}]').raw_prefixes(b"k", {1, 2, 3, 7})
     two = transcript(b'[{"a":1} , {"b":1},{"c": 1}]').raw_prefixes(b"k", {0, 1, 2, 3})

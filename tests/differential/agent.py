@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from random import Random
 from typing import Any, Final
 
+from tests.canary import TEXT
 from tests.differential.bodies import BROKEN_BODIES, ODD_MEMBERS, encode_body
 from tests.differential.conversation import Conversation, Echo, answer_to, is_plain, made_in
 from tests.differential.repertoire import (
@@ -192,7 +193,7 @@ class Agent:
         return bool(calls)
 
     def _text(self) -> str:
-        return self.random.choice(TEXTS) + f" {self.random.randrange(1000)}"
+        return f"{self.random.choice(TEXTS)} {self.random.randrange(1000)} {TEXT}"
 
     def _say(self) -> None:
         text = self._text()

@@ -10,20 +10,19 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import pytest
 import trustme
 
-from tests.worlds import world
+from tests.canary import WATCH
+from tests.worlds import KEY, world
 from wsproxy.cli.main import main
 from wsproxy.config import Settings
 from wsproxy.doctor.local import check_traces
 from wsproxy.doctor.road import check_road
 from wsproxy.simulator import Rules, Simulator
 from wsproxy.upstream.proxy import Address, Proxy
-
-KEY: Final = "sk-canary-d0c"
 
 
 @dataclass
@@ -52,7 +51,9 @@ def _key(monkeypatch: pytest.MonkeyPatch) -> None:
 async def ask_doctor(capsys: pytest.CaptureFixture[str], upstream: str, *options: str) -> Told:
     arguments = ["doctor", "--json", "--listen", "127.0.0.1:9", "--upstream", upstream, *options]
     code = await asyncio.to_thread(main, arguments)
-    return Told(code, capsys.readouterr().out)
+    printed = capsys.readouterr()
+    WATCH.look("what the doctor says", printed.out + printed.err)
+    return Told(code, printed.out)
 
 
 async def test_where_all_is_well_only_the_daemon_is_missing_and_no_model_ran(

@@ -8,10 +8,12 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any
 
 from aiohttp import web
 
+from tests.canary import SECRET, WATCH
 from wsproxy.downstream.answers import RawAnswer
 from wsproxy.downstream.app import App, Front, start
 from wsproxy.downstream.coding import BodyError, read_body
@@ -23,7 +25,7 @@ from wsproxy.downstream.server import ConnectionLimits
 from wsproxy.upstream.rest import HttpsClient
 
 PATIENCE_S = 10.0
-CANARY = "sk-canary-7f3a91"
+CANARY = SECRET
 
 
 @dataclass
@@ -93,6 +95,7 @@ class Upstream:
                 while True:
                     await self._serve_one(reader, writer)
         finally:
+            self._tasks.discard(task)
             self.ended.set()
             writer.transport.abort()
 
@@ -163,7 +166,10 @@ class Stage:
         """Send these bytes on a connection of their own; everything that comes back."""
         client = await self.connect()
         client.send(raw)
-        return await client.rest()
+        answer = await client.rest()
+        if not answer.startswith(b"HTTP/1.1 2"):
+            WATCH.look("an error of our own", answer)
+        return answer
 
     def head(self, line: str, *fields: str, closes: bool = True) -> bytes:
         """A request head with a right Host."""
@@ -195,9 +201,9 @@ async def echo_turn(request: web.Request) -> web.StreamResponse:
 
 
 def by_authorization(headers: Any) -> bytes:
-    """A pool key for tests: the credential itself."""
+    """A pool key for tests: a digest of the credential."""
     values = [value for name, value in headers if name.lower() == b"authorization"]
-    return values[0] if values else b""
+    return sha256(values[0]).digest() if values else b""
 
 
 @asynccontextmanager
@@ -231,6 +237,7 @@ async def stage(
         live = await _started(app, upstream, guard, limits)
         try:
             yield live
+            WATCH.look_at_objects()
         finally:
             for client in live.clients:
                 client.writer.transport.abort()

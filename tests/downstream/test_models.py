@@ -7,8 +7,18 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from tests.downstream.downstream_stage import Seen, Stage, Upstream, eventually, stage
+from tests.downstream.downstream_stage import (
+    CANARY,
+    Seen,
+    Stage,
+    Upstream,
+    by_authorization,
+    eventually,
+    stage,
+)
 
+KEY = f"Authorization: {CANARY}"
+ME, OTHER = (by_authorization([(b"authorization", value)]) for value in (CANARY.encode(), b"other"))
 FRESH = 299.0
 STALE = 301.0
 LATE = 3_901.0  # past stale-while-revalidate
@@ -54,7 +64,7 @@ class Clock:
 
 async def listed(s: Stage, *fields: str, target: str = "/v1/models") -> bytes:
     """Status and body of one request."""
-    head, _, body = (await s.get(target, "Authorization: k", *fields)).partition(b"\r\n\r\n")
+    head, _, body = (await s.get(target, KEY, *fields)).partition(b"\r\n\r\n")
     return head.split(b" ")[1] + b" " + body
 
 
@@ -85,9 +95,9 @@ async def test_a_hundred_at_once_ask_upstream_once() -> None:
     ("target", "fields"),
     [
         ("/v1/models", ("Authorization: other",)),
-        ("/v1/models?a=b", ("Authorization: k",)),
-        ("/v1/models/gpt%2D5", ("Authorization: k",)),
-        ("/v1/models", ("Authorization: k", "Accept-Encoding: gzip")),
+        ("/v1/models?a=b", (KEY,)),
+        ("/v1/models/gpt%2D5", (KEY,)),
+        ("/v1/models", (KEY, "Accept-Encoding: gzip")),
     ],
     ids=["identity", "query", "id", "coding"],
 )
@@ -95,7 +105,7 @@ async def test_a_line_belongs_to_one_identity_target_and_coding(
     target: str, fields: tuple[str, ...]
 ) -> None:
     async with stage(Upstream(Catalogue().reply)) as s:
-        await s.get("/v1/models", "Authorization: k")
+        await s.get("/v1/models", KEY)
         await s.get(target, *fields)
         assert len(s.upstream.seen) == 2
         assert s.upstream.seen[1].line.split()[1] == target.encode()
@@ -195,7 +205,7 @@ async def test_a_change_under_models_drops_the_lines_of_that_identity() -> None:
     async with stage(Upstream(Catalogue().reply)) as s:
         await listed(s)
         await s.get("/v1/models", "Authorization: other")
-        await s.ask(s.head("DELETE /v1/models/ft-1", "Authorization: k"))
+        await s.ask(s.head("DELETE /v1/models/ft-1", KEY))
         await listed(s)
         await s.get("/v1/models", "Authorization: other")
         methods = [seen.line.split()[0] for seen in s.upstream.seen]
@@ -206,12 +216,12 @@ async def test_an_announced_list_that_differs_is_asked_for_again() -> None:
     catalogue = Catalogue()
     async with stage(Upstream(catalogue.reply)) as s:
         await listed(s)
-        s.app.models.invalidate(b"k", b'W/"v1"')
-        s.app.models.invalidate(b"other", b'"v2"')
+        s.app.models.invalidate(ME, b'W/"v1"')
+        s.app.models.invalidate(OTHER, b'"v2"')
         assert await listed(s) == b"200 list 1"
         assert len(s.upstream.seen) == 1
         catalogue.version = 2
-        s.app.models.invalidate(b"k", b"v2")
+        s.app.models.invalidate(ME, b"v2")
         assert await listed(s) == b"200 list 2"
         assert len(s.upstream.seen) == 2
 
@@ -220,7 +230,7 @@ async def test_an_announcement_that_never_fits_costs_one_question() -> None:
     async with stage(Upstream(Catalogue().reply)) as s:
         for _ in range(3):
             await listed(s)
-            s.app.models.invalidate(b"k", b"unrelated")
+            s.app.models.invalidate(ME, b"unrelated")
         await listed(s)
         assert len(s.upstream.seen) == 2
 
@@ -244,7 +254,7 @@ async def test_a_question_outlives_the_client_that_put_it() -> None:
     catalogue.gate.clear()
     async with stage(Upstream(catalogue.reply)) as s:
         client = await s.connect()
-        client.send(s.head("GET /v1/models", "Authorization: k"))
+        client.send(s.head("GET /v1/models", KEY))
         await s.upstream.arrived.wait()
         client.writer.transport.abort()
         waiting = asyncio.create_task(listed(s))

@@ -32,12 +32,17 @@ class Serving:
 
 @asynccontextmanager
 async def serving(
-    upstream: str, *options: str, port: int = 0, stdin: int | None = None
+    upstream: str,
+    *options: str,
+    port: int = 0,
+    stdin: int | None = None,
+    max_descriptors: int | None = None,
 ) -> AsyncIterator[Serving]:
     """Run it until the block ends; killed if it still runs then."""
     process = await asyncio.create_subprocess_exec(
+        *([] if max_descriptors is None else with_descriptors(max_descriptors)),
         *[sys.executable, "-m", "wsproxy", "serve", "--log-level", "error"],
-        *["--listen", f"127.0.0.1:{port}", "--upstream", upstream, "--set", "trace=off"],
+        *["--listen", f"127.0.0.1:{port}", "--upstream", upstream],
         *options,
         stdin=asyncio.subprocess.DEVNULL if stdin is None else stdin,
         stdout=asyncio.subprocess.PIPE,
@@ -52,3 +57,8 @@ async def serving(
         if process.returncode is None:
             process.kill()
         await process.wait()
+
+
+def with_descriptors(count: int) -> list[str]:
+    """The command line that runs another with so few descriptors, and no way to have more."""
+    return ["sh", "-c", f'ulimit -n {count}; exec "$@"', "sh"]

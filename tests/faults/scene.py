@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import openai
 
+from tests.canary import TEXT, WATCH
 from tests.links.fault_link import FaultLink
 from tests.worlds import KEY, World, eventually, http_client
 from wsproxy.config import Settings
@@ -45,6 +46,7 @@ async def stage(
             built = Stage(sim, proxy, client)
             built.link = link
             yield built
+            await WATCH.look_at_proxy(proxy, client)
     await eventually(lambda: asyncio.all_tasks() <= tasks, "tasks are left behind")
     await eventually(lambda: _socket_count() <= sockets, "sockets are left behind")
 
@@ -155,7 +157,13 @@ def _hooks(met: Met) -> dict[str, list[Any]]:
 
 def _body(canary: str, body: dict[str, Any]) -> dict[str, Any]:
     metadata = {"canary": canary, **body.pop("metadata", {})}
-    return {"model": "gpt-5.6", "input": "hello", "store": False, "metadata": metadata, **body}
+    return {
+        "model": "gpt-5.6",
+        "input": f"hello {TEXT}",
+        "store": False,
+        "metadata": metadata,
+        **body,
+    }
 
 
 def port_of(url: str) -> int:

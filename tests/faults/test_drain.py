@@ -14,7 +14,7 @@ import pytest
 
 from tests.faults.process import Serving, serving
 from tests.faults.scene import port_of
-from tests.worlds import Answer, Item, ask, eventually, http_client, user
+from tests.worlds import KEY, Answer, Item, ask, eventually, http_client, user
 from wsproxy.simulator import Simulator
 from wsproxy.simulator.log import Run
 
@@ -119,7 +119,7 @@ async def test_an_answer_that_is_passed_through_is_finished_too(
     async with (
         serving(sim.base_url) as proxy,
         client.get(
-            f"{proxy.base_url}/sse/ticks?n=40", headers={"Authorization": "Bearer k"}
+            f"{proxy.base_url}/sse/ticks?n=40", headers={"Authorization": f"Bearer {KEY}"}
         ) as ticks,
     ):
         proxy.signal(signal.SIGTERM)

@@ -1,15 +1,26 @@
-"""No file descriptors left: refused so that clients come back, and then all is well."""
+"""Few file descriptors, or none: refused so that clients come back, and then all is well (F46)."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import resource
+import socket
+import subprocess
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
-from tests.faults.scene import Stage, meet, stage
-from tests.worlds import Answer, eventually
+import pytest
+
+from tests.faults.process import serving
+from tests.faults.scene import Stage, meet, port_of, stage
+from tests.worlds import KEY, Answer, eventually
+from wsproxy.downstream.descriptors import RESERVE
+from wsproxy.simulator import Rules, Simulator
+
+#: Of the process under test: some 17 are its own at rest.
+LIMIT = 96
 
 
 @contextmanager
@@ -57,4 +68,60 @@ def ops_url(scene: Stage) -> str:
     return scene.proxy.base_url.removesuffix("/v1") + "/_wsproxy/healthz"
 
 
-AUTH = {"Authorization": "Bearer key-one"}
+AUTH = {"Authorization": f"Bearer {KEY}"}
+
+
+# ── A process with few ───────────────────────────────────────────────────────────────────────
+
+
+def status(client: socket.socket, port: int) -> int:
+    """Of the answer to a question that needs nobody but the proxy; 0: closed without one."""
+    question = f"GET /_wsproxy/healthz HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n"
+    try:
+        client.sendall(question.encode())
+        head = client.recv(4096)
+    except ConnectionError:
+        return 0
+    return int(head.split()[1]) if head else 0
+
+
+async def test_the_last_descriptors_are_kept_for_what_runs() -> None:
+    async with Simulator(Rules()) as sim, serving(sim.base_url, max_descriptors=LIMIT) as process:
+        port = port_of(process.base_url)
+        with ExitStack() as stack:
+            crowd = [
+                stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=5))
+                for _ in range(2 * LIMIT)
+            ]
+            told = [await asyncio.to_thread(status, one, port) for one in crowd]
+            assert told == sorted(told, key=[200, 503, 0].index), "the last ones are closed at once"
+            assert set(told) == {200, 503, 0}
+            assert told.count(503) == RESERVE
+
+            answer = await asyncio.to_thread(turn_on, crowd[0], port)
+            assert answer.startswith(b"HTTP/1.1 200 "), "its dial takes one of those kept"
+
+        met = await meet(process.base_url, "c", stream=True, retries=4)
+        assert met.text.startswith("items=1")
+
+
+@pytest.mark.parametrize(("wanted", "given"), [(300, 300), (9_999, 400)], ids=["some", "all"])
+def test_a_low_soft_limit_is_raised_as_far_as_is_needed_and_allowed(
+    wanted: int, given: int
+) -> None:
+    program = f"from wsproxy.downstream import descriptors as d; print(d.raise_limit({wanted}))"
+    limits = "ulimit -n 400; ulimit -S -n 200"
+    command = ["sh", "-c", f'{limits}; exec "$@"', "sh", sys.executable, "-c", program]
+    ran = subprocess.run(command, check=True, capture_output=True, timeout=20)
+    assert int(ran.stdout) == given
+
+
+def turn_on(client: socket.socket, port: int) -> bytes:
+    """A turn on a connection that stands; the beginning of its answer."""
+    body = b'{"model":"sim","store":false,"input":"hello"}'
+    head = (
+        f"POST /v1/responses HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAuthorization: Bearer k\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    client.sendall(head.encode() + body)
+    return client.recv(4096)

@@ -56,3 +56,22 @@ async def test_an_overloaded_proxy_refuses_new_turns_and_comes_back() -> None:
         assert refused.headers["x-should-retry"] == "true"
         assert answered.status == 200
         await eventually(lambda: driver._pulse._timer is None, "it beats for nobody")
+
+
+async def test_a_loop_that_stalls_sheds_the_next_turn_and_not_those_that_run() -> None:
+    async with stage("mid_stream:silence", lanes="on", continuation="off") as scene:
+        running = asyncio.create_task(scene.turn("hello", stream=True))
+        await eventually(lambda: any(t.phase.name == "STARTED" for t in scene.core.turns.values()))
+        used_up = time.process_time() + 2 * STALL_S
+        while time.process_time() < used_up:
+            pass
+        await eventually(lambda: scene.core._board.is_overloaded)
+        refused = await scene.turn("hello")
+        await eventually(lambda: not scene.core._board.is_overloaded)
+        answered = await scene.turn("hello")
+
+        assert (refused.status, answered.status) == (503, 200)
+        assert not running.done()
+        scene.link.reset()
+        await running
+        await scene.quiet()

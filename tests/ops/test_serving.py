@@ -17,12 +17,13 @@ from typing import Any, Final
 
 import pytest
 
+from tests.canary import WATCH, secret
 from wsproxy import systemd
 from wsproxy.config import Settings
 from wsproxy.reloading import RELOADABLE, needs_restart
 
 PATIENCE_S: Final = 20.0
-FIRST: Final = 'listen = ["127.0.0.1:0"]\ntrace = "off"\n'
+FIRST: Final = 'listen = ["127.0.0.1:0"]\n'
 
 
 @dataclass
@@ -39,6 +40,7 @@ class Serving:
     def until_logged(self, event: str) -> dict[str, Any]:
         assert self.process.stderr is not None
         for line in self.process.stderr:
+            WATCH.look("stderr of the daemon", line)
             found: dict[str, Any] = json.loads(line)
             if found["event"] == event:
                 return found
@@ -94,18 +96,18 @@ def test_systemd_is_told_ready_then_stopping_and_a_reload_takes_over_what_it_can
 
 def test_a_token_is_read_again_though_its_files_name_is_the_same(tmp_path: Path) -> None:
     token = tmp_path / "token"
-    token.write_text("a" * 20)
+    token.write_text(secret("a"))
     with serving(tmp_path) as daemon:
         _, status = daemon.next_state()
         port = int(status.rpartition(":")[2].split("/")[0])
         daemon.reload(f'token_file = "{token}"\n')
         assert daemon.until_logged("daemon.reloaded")["fields"] == ["token_file"]
         assert ask(port, f"127.0.0.1:{port}") == 401
-        token.write_text("b" * 20)
+        token.write_text(secret("b"))
         daemon.reload(f'token_file = "{token}"\n')
         daemon.until_logged("daemon.reloaded")
-        assert ask(port, f"127.0.0.1:{port}", f"/t/{'a' * 20}/_wsproxy/readyz") == 401
-        assert ask(port, f"127.0.0.1:{port}", f"/t/{'b' * 20}/_wsproxy/readyz") == 200
+        assert ask(port, f"127.0.0.1:{port}", f"/t/{secret('a')}/_wsproxy/readyz") == 401
+        assert ask(port, f"127.0.0.1:{port}", f"/t/{secret('b')}/_wsproxy/readyz") == 200
 
 
 def test_only_what_changed_and_cannot_change_is_named() -> None:

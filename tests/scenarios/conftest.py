@@ -1,29 +1,17 @@
-"""One world a test, its rules and settings chosen by the test; its journal must replay."""
+"""One world a test, its rules and settings chosen by the test."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.worlds import World, world
 from wsproxy.simulator import Rules
-from wsproxy.trace.replay import read_runs, replay
 
 Start = Callable[..., Awaitable[World]]
-
-
-@pytest.fixture(autouse=True)
-def _journal_replays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What the core was told in a scenario, told again to a fresh core: the same commands."""
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    yield
-    folder = tmp_path / "wsproxy" / "traces"
-    runs = read_runs(folder) if folder.exists() else {}
-    assert [found for run in runs if (found := replay(run, runs[run])).difference] == []
 
 
 @pytest.fixture

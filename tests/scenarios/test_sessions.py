@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from tests.canary import secret
 from tests.scenarios.conftest import Start
-from tests.worlds import TOOL, Answer, Item, World, http_client, user
+from tests.worlds import KEY, TOOL, Answer, Item, World, http_client, user
 from wsproxy.simulator import Rules
 from wsproxy.simulator.log import Create, Ended
 
@@ -54,7 +55,7 @@ def sockets(scene: World) -> list[int]:
 @pytest.mark.parametrize(
     ("name", "one", "two"),
     [
-        ("Authorization", "Bearer key-one", "Bearer key-two"),
+        ("Authorization", f"Bearer {KEY}", f"Bearer {secret('two')}"),
         ("OpenAI-Organization", "org-one", "org-two"),
         ("OpenAI-Project", "proj-one", "proj-two"),
         ("OpenAI-Beta", "one=1", "two=2"),

@@ -11,9 +11,14 @@ import urllib.request
 base_url = os.environ["OPENAI_BASE_URL"]
 items = []
 for number in range(int(sys.argv[1])):
-    items.append({"type": "message", "role": "user", "content": f"turn {number}"})
+    items.append(
+        {"type": "message", "role": "user", "content": f"turn {number} {os.environ['SAYS']}"}
+    )
     body = json.dumps({"model": "sim", "store": False, "input": items}).encode()
-    headers = {"Content-Type": "application/json", "Authorization": "Bearer sk-canary-77"}
+    headers = {
+        "Content-Type": "application/json",
+        "Authorization": f"Bearer {os.environ['OPENAI_API_KEY']}",
+    }
     request = urllib.request.Request(f"{base_url}/responses", body, headers)
     with urllib.request.urlopen(request, timeout=20) as answer:
         items += json.load(answer)["output"]

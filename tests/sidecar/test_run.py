@@ -16,6 +16,7 @@ from typing import Final
 
 import pytest
 
+from tests.canary import SECRET, TEXT, WATCH
 from wsproxy.cli.main import main
 from wsproxy.demo import children
 from wsproxy.metrics.tally import Tally
@@ -57,7 +58,7 @@ def test_a_command_runs_behind_a_proxy_of_its_own_and_two_lines_say_what_was_sav
 ) -> None:
     ran = subprocess.run(
         [*RUN, "--continuation", "on", "--", sys.executable, CHILD, "4", "7"],
-        env=environment(OPENAI_BASE_URL=upstream),
+        env=environment(OPENAI_BASE_URL=upstream, OPENAI_API_KEY=SECRET, SAYS=TEXT),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -71,7 +72,7 @@ def test_a_command_runs_behind_a_proxy_of_its_own_and_two_lines_say_what_was_sav
     first, second = ran.stderr.splitlines()
     assert first.startswith("wsproxy: 4 turns, 3 sent as deltas; 1 upstream handshake for 4 conn")
     assert " sent up instead of " in second
-    assert "canary" not in ran.stderr
+    WATCH.look("stderr of wsproxy run", ran.stderr)
 
 
 @pytest.mark.parametrize(

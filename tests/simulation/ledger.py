@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from wsproxy.driver import OverHttps
+from wsproxy.answering import OverHttps
 from wsproxy.simulator.errors import ApiError
 
 _CANARY = re.compile(rb'"canary": ?"([^"]+)"')

@@ -28,7 +28,8 @@ from wsproxy.core.multiplex.pool import PoolLimits
 from wsproxy.core.multiplex.readers import ReaderLimits
 from wsproxy.core.multiplex.recovery import Fault
 from wsproxy.core.multiplexer import Multiplexer, Options
-from wsproxy.driver import Driver, DriverOptions, Inbound
+from wsproxy.driver import Driver, DriverOptions
+from wsproxy.reading import Inbound
 from wsproxy.simulator.errors import ApiError
 
 #: No plan takes longer than this unless somebody waits for ever.

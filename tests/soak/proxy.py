@@ -29,7 +29,6 @@ SCALED: Final = {
     "relay_buffer_bytes": 1024 * 1024,
     "relay_stall_s": 5.0,
     "history_conversations": 200,  # full before memory is judged
-    "trace": "off",
 }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import random
 import signal
 import subprocess
@@ -15,8 +16,12 @@ import sys
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
+from tests.canary import WATCH
+from tests.journals import replayed_beginning
 from tests.links.dead_path import can_cut_paths
 from tests.links.fault_link import FaultLink
 from tests.soak.agents import Agent, Tally
@@ -32,6 +37,10 @@ SHORT_RUN_GROWTH_MIB: Final = 4.0
 MAX_DEAD_PATH_S: Final = 35.0
 QUIET_S: Final = 30.0
 REPORT_S: Final = 60.0
+#: Files that are open from the first turn on.
+JOURNALS: Final = 1
+#: Of the journal: a replay holds ten times as much in memory.
+REPLAYED_BYTES: Final = 16 * 1024 * 1024
 
 
 @dataclass(slots=True)
@@ -49,22 +58,10 @@ async def main(arguments: argparse.Namespace) -> int:
     """Run, report, judge."""
     found = Findings()
     rules = Rules(kept_records=200_000, kept_transcripts=2_000, kept_responses=2_000)
-    async with Simulator(rules) as sim, FaultLink(sim.port) as link:
-        proxy = await _proxy(f"http://127.0.0.1:{link.port}/v1")
-        assert proxy.stdin is not None
-        assert proxy.stdout is not None
-        assert proxy.stderr is not None
-        base_url = json.loads(await proxy.stdout.readline())["base_url"]
-        watch = asyncio.ensure_future(_watch(proxy.stdout, found.samples))
-        complaints = asyncio.ensure_future(_listen(proxy.stderr, found.tally))
-        report = asyncio.ensure_future(_report(found, sim))
-        nemesis = Nemesis(arguments.seed, arguments.every, sim, link)
-        await _work(arguments, base_url, nemesis, found)
-        await asyncio.sleep(arguments.quiet)
-        report.cancel()
-        _fold(sim, found.runs)
-        proxy.stdin.close()
-        await asyncio.gather(proxy.wait(), watch, complaints)
+    with TemporaryDirectory() as state:
+        async with Simulator(rules) as sim, FaultLink(sim.port) as link:
+            await _run(arguments, found, sim, link, state)
+        found.broken += _left_behind(Path(state))
     _print(found)
     wrong = _wrong(found)
     for line in wrong[:50]:
@@ -72,12 +69,40 @@ async def main(arguments: argparse.Namespace) -> int:
     return 1 if wrong else 0
 
 
-async def _proxy(upstream: str) -> asyncio.subprocess.Process:
+async def _run(
+    arguments: argparse.Namespace, found: Findings, sim: Simulator, link: FaultLink, state: str
+) -> None:
+    proxy = await _proxy(f"http://127.0.0.1:{link.port}/v1", state)
+    assert proxy.stdin is not None
+    assert proxy.stdout is not None
+    assert proxy.stderr is not None
+    base_url = json.loads(await proxy.stdout.readline())["base_url"]
+    watch = asyncio.ensure_future(_watch(proxy.stdout, found.samples))
+    complaints = asyncio.ensure_future(_listen(proxy.stderr, found.tally))
+    report = asyncio.ensure_future(_report(found, sim))
+    nemesis = Nemesis(arguments.seed, arguments.every, sim, link)
+    await _work(arguments, base_url, nemesis, found)
+    await asyncio.sleep(arguments.quiet)
+    report.cancel()
+    _fold(sim, found.runs)
+    proxy.stdin.close()
+    await asyncio.gather(proxy.wait(), watch, complaints)
+
+
+def _left_behind(state: Path) -> list[str]:
+    """A canary in the traces or the log, or a journal that does not replay."""
+    WATCH.look_at_files(path for path in state.rglob("*") if path.is_file())
+    folder = state / "wsproxy" / "traces"
+    return [*WATCH.leaks, *map(repr, replayed_beginning(folder, REPLAYED_BYTES))]
+
+
+async def _proxy(upstream: str, state: str) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
         *[sys.executable, "-m", "tests.soak.proxy", upstream],
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, "XDG_STATE_HOME": state},
     )
 
 
@@ -118,6 +143,7 @@ async def _watch(lines: asyncio.StreamReader, samples: list[dict[str, Any]]) -> 
 async def _listen(lines: asyncio.StreamReader, tally: Tally) -> None:
     """Whatever the proxy logs as an error is one."""
     while line := await lines.readline():
+        WATCH.look("the log", line)
         tally.violations.append(line.decode(errors="replace").strip())
 
 
@@ -174,8 +200,8 @@ def _wrong(found: Findings) -> list[str]:
     wrong += [f"{name} left: {last[name]}" for name in ("turns", "busy_lanes") if last[name]]
     wrong += [
         f"{name} grew from {first[name]} to {last[name]}"
-        for name in ("tasks", "descriptors")
-        if last[name] > first[name] + last["connections"]
+        for name, opened_later in (("tasks", 0), ("descriptors", JOURNALS))
+        if last[name] > first[name] + last["connections"] + opened_later
     ]
     if tally.failed:
         wrong.append(f"{tally.failed} turns failed in the end")

@@ -101,6 +101,16 @@ def test_an_overrun_queue_drops_and_counts_and_never_blocks(stage: Stage) -> Non
     stage.journal.close()
     assert stage.written[-1] == Dropped(pytest.approx(time.time(), abs=60), 20)  # type: ignore[arg-type]
     assert len(stage.written) == 1 + 8 + 1
+    assert stage.log.lines == [("trace.overrun", {"count": 20})]
+
+
+def test_of_a_queue_that_stays_full_one_line_a_minute_tells(stage: Stage) -> None:
+    for seconds in (0, 30, 61):
+        stage.clock.now = seconds
+        stage.journal.put(lambda: [turn(1)], held_bytes=2000)  # more than may wait
+        stage.put_and_wait(2)
+    stage.journal.close()
+    assert stage.log.lines == [("trace.overrun", {"count": 1}), ("trace.overrun", {"count": 2})]
 
 
 def test_what_waits_is_bounded_in_bytes_too(stage: Stage) -> None:

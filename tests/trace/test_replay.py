@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.worlds import TOOL, World, answers, user, world
+from tests.worlds import KEY, TOOL, World, answers, user, world
 from wsproxy.cli.main import main
 from wsproxy.simulator import Rules
 from wsproxy.trace.replay import Outcome, outcomes
@@ -119,8 +119,28 @@ def changed(folder: Path, old: str, new: str, at: int) -> None:
         ('"route":"DELTA"', '"route":"FULL"', 0, 1, "differs at event"),
         ('"is":"FrameSent"', "", 0, 0, "was not recorded"),
         ('"kind":"core"', "", 0, 0, "its beginning is not in the journal any more"),
+        ('"is":"FrameSent"', '"is":"Nothing"', 0, 0, "cannot be read: damaged"),
+        ('"max_turns":256', '"max_turns":"x"', 0, 0, "its options or items cannot be read"),
+        ('"now":', '"now":1e999,"x":', 3, 0, "was not recorded"),
+        (
+            '"is":"ConnectionOpened","connection":',
+            '"is":"FrameSent","turn":[],"x":',
+            0,
+            0,
+            "damaged",
+        ),
+        ('"key":"', '"key":"zz', 0, 0, "cannot be read: damaged"),
     ],
-    ids=["another command", "a missing event", "a missing beginning"],
+    ids=[
+        "another command",
+        "a missing event",
+        "a missing beginning",
+        "an unknown event",
+        "odd options",
+        "a time without end",
+        "members of another event",
+        "no digest",
+    ],
 )
 async def test_a_difference_is_shown_and_a_gap_is_named(
     old: str,
@@ -144,6 +164,6 @@ async def test_doors_hold_no_text_and_no_id_of_upstream(tmp_path: Path) -> None:
     (path,) = (tmp_path / "traces").glob("journal-*.jsonl")
     doors = [line for line in path.read_text().splitlines() if '"kind":"door"' in line]
     assert doors
-    for canary in ("question", "never mind", "resp_", '"key":"call_', "key-one", "new ones"):
+    for canary in ("question", "never mind", "resp_", '"key":"call_', KEY, "new ones"):
         assert canary not in "".join(doors)
     assert all(json.loads(line) for line in doors)

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Iterator, Mapping
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any, Final
 
 import pytest
-from google.protobuf.json_format import ParseDict
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from tests.trace.collector import Receiver, receiving
 from tests.trace.trace_stage import AT, connection, run, turn, written
 from wsproxy.cli.main import main
 from wsproxy.trace.export import FORMATS
@@ -143,49 +139,16 @@ def test_perfetto_names_sessions_and_connections(folder: Path) -> None:
 
 
 @pytest.fixture
-def collector() -> Iterator[tuple[str, list[tuple[str, bytes]]]]:
-    """An OTLP/HTTP receiver: its URL, and what it got."""
-    got: list[tuple[str, bytes]] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["content-length"]))
-            got.append((self.headers["content-type"], body))
-            self.send_response(200 if self.path == "/v1/traces" else 404)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}", got
-        server.shutdown()
-        thread.join()
+def collector() -> Iterator[Receiver]:
+    with receiving() as receiver:
+        yield receiver
 
 
-def decoded(body: bytes) -> ExportTraceServiceRequest:
-    """OTLP JSON as protobuf: ids are hex there, where protobuf's own JSON has base64."""
-    document = json.loads(body)
-    for resource in document["resourceSpans"]:
-        for scope in resource["scopeSpans"]:
-            for span in scope["spans"]:
-                for name in ("traceId", "spanId"):
-                    span[name] = base64.b64encode(bytes.fromhex(span[name])).decode()
-    return ParseDict(document, ExportTraceServiceRequest())
-
-
-def test_a_collector_gets_spans_that_decode(
-    folder: Path, collector: tuple[str, list[tuple[str, bytes]]]
-) -> None:
-    url, got = collector
-    arguments = ["trace", "export", "--format", "otlp", "--to", f"{url}/v1/traces"]
+def test_a_collector_gets_spans_that_decode(folder: Path, collector: Receiver) -> None:
+    arguments = ["trace", "export", "--format", "otlp", "--to", collector.endpoint]
     assert main([*arguments, "--dir", str(folder)]) == 0
-    ((content_type, body),) = got
-    assert content_type == "application/json"
-    (resource,) = decoded(body).resource_spans
-    spans = list(resource.scope_spans[0].spans)
+    assert [content_type for content_type, _ in collector.got] == ["application/json"]
+    spans = collector.spans()
     assert len(spans) == 6
     assert {len(span.trace_id) for span in spans} == {16}
     assert {len(span.span_id) for span in spans} == {8}
@@ -208,10 +171,10 @@ def test_a_collector_that_refuses_is_named(
     path: str,
     problem: str,
     folder: Path,
-    collector: tuple[str, list[tuple[str, bytes]]],
+    collector: Receiver,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    arguments = ["trace", "export", "--format", "otlp", "--to", collector[0] + path]
+    arguments = ["trace", "export", "--format", "otlp", "--to", collector.url + path]
     assert main([*arguments, "--dir", str(folder)]) == 1
     assert problem in capsys.readouterr().err
 

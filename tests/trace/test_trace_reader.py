@@ -37,8 +37,17 @@ def test_a_journal_of_a_newer_wsproxy_can_be_read() -> None:
 
 @pytest.mark.parametrize(
     "tail",
-    [encode(turn(2))[:-20], b"\x00\xff\n", b"{}\n", b'{"kind":"turn","turn":7}\n', b"[" * 5000],
-    ids=["torn", "binary", "no kind", "wrong type", "deep"],
+    [
+        encode(turn(2))[:-20],
+        b"\x00\xff\n",
+        b"{}\n",
+        b'{"kind":"turn","turn":7}\n',
+        b"[" * 5000,
+        b'{"kind":"turn","x":' + b"[" * 5000 + b"]" * 5000 + b"}\n",
+        encode(turn(2, at=1e308)),
+        encode(turn(2, phases=Phases(done=1e308))),
+    ],
+    ids=["torn", "binary", "no kind", "wrong type", "deep", "deep inside", "no date", "no time"],
 )
 def test_a_damaged_line_is_counted_and_skipped(tail: bytes, tmp_path: Path) -> None:
     folder = written(tmp_path / "traces", [run(), turn(1)], tail=tail)

@@ -14,16 +14,18 @@ from typing import Any
 
 import pytest
 
+from tests.canary import SECRET
 from tests.conftest import LogLines
 from tests.worlds import TOOL, World, answers, eventually, user, world
 from wsproxy.cli.main import main
 from wsproxy.core.accounts import ConnectionChange, TurnAccount
 from wsproxy.simulator import Rules
+from wsproxy.trace.journal import MAX_QUEUED
 from wsproxy.trace.reader import Traces, read_traces
 from wsproxy.trace.record import TurnRecord
+from wsproxy.trace.replay import outcomes
 
-SECRET = "sk-canary-4f1d9e77aa20b4c6d8"
-TEXT = "the canary sang at midnight"
+SAID = "the canary sang at midnight"
 
 
 @asynccontextmanager
@@ -36,7 +38,7 @@ async def traced(folder: Path, **settings: Any) -> AsyncIterator[World]:
 
 async def tool_loop(w: World, calls: int = 3, **body: Any) -> None:
     """One agent: a question, some tool calls, an answer."""
-    items = [user(TEXT)]
+    items = [user(SAID)]
     given = {"tools": [TOOL], "metadata": {"sim.tool_calls": str(calls)}, "stream": True, **body}
     for _ in range(calls + 1):
         answer = await w.turn(items, key=SECRET, **given)
@@ -75,14 +77,15 @@ async def test_a_turn_is_told_with_its_phases_sizes_and_tokens(tmp_path: Path) -
 
 async def test_neither_secret_nor_text_is_written(tmp_path: Path, log_lines: LogLines) -> None:
     async with traced(tmp_path / "traces") as w:
-        await tool_loop(w, prompt_cache_key=TEXT, instructions=TEXT)
-        await w.turn([user(TEXT)], key=SECRET, headers={"session-id": TEXT}, unknown=TEXT)
+        await tool_loop(w, prompt_cache_key=SAID, instructions=SAID)
+        await w.turn([user(SAID)], key=SECRET, headers={"session-id": SAID}, unknown=SAID)
     written = b"".join(path.read_bytes() for path in (tmp_path / "traces").iterdir())
-    for canary in (SECRET, TEXT, "canary", "sk-"):
+    for canary in (SECRET, SAID, "canary", "sk-"):
         assert canary.encode() not in written
         assert canary not in json.dumps(log_lines())
 
 
+@pytest.mark.keeps_texts
 async def test_bodies_are_written_only_when_asked_redacted_and_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -90,7 +93,7 @@ async def test_bodies_are_written_only_when_asked_redacted_and_once(
     async with traced(tmp_path / "traces", trace_bodies=True) as w:
         await tool_loop(w, instructions=f"{long} and the key {SECRET}")
     written = b"".join(path.read_bytes() for path in (tmp_path / "traces").iterdir())
-    assert written.count(TEXT.encode()) == 1
+    assert written.count(SAID.encode()) == 1
     assert written.count(long.encode()) == 1
     assert SECRET.encode() not in written
     last = turns_of(read_traces(tmp_path / "traces"))[-1]
@@ -100,7 +103,7 @@ async def test_bodies_are_written_only_when_asked_redacted_and_once(
     assert main(["trace", "show", last.turn, "--bodies", "--dir", str(tmp_path / "traces")]) == 0
     first, *_ = capsys.readouterr().out.splitlines()
     assert first.startswith("input 0: {")
-    assert TEXT in first
+    assert SAID in first
 
 
 async def test_folder_and_files_are_the_owners_alone(tmp_path: Path) -> None:
@@ -178,6 +181,27 @@ async def test_a_disk_that_refuses_changes_no_turn_and_is_told_once(
     assert told[0]["error"]
 
 
+async def test_an_overrun_queue_changes_no_turn_is_told_once_and_named_by_the_replay(
+    tmp_path: Path, log_lines: LogLines
+) -> None:
+    async with traced(tmp_path / "traces") as w:
+        assert w.proxy.recorder is not None
+        journal = w.proxy.recorder.journal
+        await w.turn([user("before")])
+        journal._max_queued = 0  # nothing fits
+        await tool_loop(w)
+        journal._max_queued = MAX_QUEUED
+        await w.turn([user("after")])
+        await w.quiet()
+    assert journal.dropped >= 4
+    told = [line for line in log_lines() if line["event"].startswith("trace.")]
+    assert [line["event"] for line in told] == ["trace.overrun"]
+    assert 0 < told[0]["count"] <= journal.dropped  # told early, however many follow
+    (outcome,) = outcomes(tmp_path / "traces")
+    assert outcome.difference is None
+    assert f"was not recorded; {journal.dropped} records were lost" in outcome.missing
+
+
 async def calls_of_a_turn(w: World, tokens: int) -> tuple[int, int]:
     """How often code of the trace is called on the loop's thread during one turn, and its events.
 
@@ -239,7 +263,7 @@ async def test_the_run_can_be_listed_shown_and_explained(
     folder = tmp_path / "traces"
     async with traced(folder) as w:
         await tool_loop(w)
-        await w.turn([user(TEXT), user("edited")], key=SECRET, instructions="others")
+        await w.turn([user(SAID), user("edited")], key=SECRET, instructions="others")
     where = ["--dir", str(folder)]
     last = turns_of(read_traces(folder))[-1].turn
     for arguments, words in (
@@ -252,5 +276,5 @@ async def test_the_run_can_be_listed_shown_and_explained(
         assert main(["trace", *arguments, *where]) == 0
         shown = capsys.readouterr()
         assert all(word in shown.out for word in words), shown.out
-        assert TEXT not in shown.out
+        assert SAID not in shown.out
         assert shown.err == ""

@@ -84,6 +84,21 @@ class UpstreamUrl(Kind[str]):
         return f"{scheme}://{_authority(url, scheme)}{url.path.rstrip('/')}"
 
 
+class CollectorUrl(Kind[str]):
+    @property
+    def expected(self) -> str:
+        return 'an http or https URL such as http://127.0.0.1:4318/v1/traces, or "" for none'
+
+    def parse(self, value: object) -> str:
+        if value == "":
+            return ""
+        if not isinstance(value, str) or _split_url(value, self).scheme not in DEFAULT_PORTS:
+            raise self.refuse(value)
+        if "?" in value or "#" in value:  # a log line names it, so no token may hide there
+            raise ValueError(f"{brief(value)} must end with its path: no query, no fragment")
+        return value
+
+
 class ProxyUrl(Kind[str]):
     @property
     def expected(self) -> str:

@@ -102,7 +102,8 @@ def _variables(environment: Mapping[str, str]) -> Iterator[tuple[str, str, str]]
             continue
         if variable not in by_variable:
             advice = _suggest(variable, [*by_variable, FILE_VARIABLE])
-            raise SettingsError(f"environment {variable}: there is no such setting", advice)
+            shown = ascii(variable)[1:-1]
+            raise SettingsError(f"environment {shown}: there is no such setting", advice)
         if text:
             yield by_variable[variable], text, f"environment {variable}"
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from wsproxy.config.addresses import Addresses, ProxyUrl, UpstreamUrl
+from wsproxy.config.addresses import Addresses, CollectorUrl, ProxyUrl, UpstreamUrl
 from wsproxy.config.kinds import (
     Bytes,
     Choice,
@@ -299,6 +299,12 @@ class Settings:
         Bytes(KIB, 1024 * MIB),
         "Largest body of a turn; above it 413.",
         "Room for images in base64; 99 of 100 bodies of a coding agent stay below 3.5 MB.",
+    )
+    request_bodies_total_bytes: int = setting(
+        256 * MIB,
+        Bytes(KIB, 1024 * 1024 * MIB),
+        "Bytes of all turns' bodies held together until their answers begin; above it 503.",
+        "70 of 3.5 MB at the same moment; each costs up to 4 times its size for a second or two.",
     )
     max_turn_json_bytes: int = setting(
         16 * MIB,
@@ -591,6 +597,13 @@ class Settings:
         Bytes(0, 1024 * GIB),
         "Traces are written while the disk has at least this much free.",
         "A journal must not be what fills the disk. They take 1 GiB themselves at most.",
+    )
+    otlp_endpoint: str = setting(
+        "",
+        CollectorUrl(),
+        "OTLP/HTTP traces endpoint that gets a span of each finished turn, such as "
+        "http://127.0.0.1:4318/v1/traces; empty: none.",
+        "GenAI conventions, figures and ids only. With or without `trace`.",
     )
     log_level: str = setting(
         "info",

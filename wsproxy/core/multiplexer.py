@@ -219,7 +219,6 @@ class Multiplexer:
         assert turn.stream is not None
         turn.phase = Phase.STARTED
         self._deadlines.watch(turn.id, turn.stream)
-        turn.stream.forward(event.received)
         if turn.is_streaming:
             self._board.say(Answer(turn.id))
 
@@ -241,7 +240,6 @@ class Multiplexer:
         if checkpoint is not None:
             turn.conversation = checkpoint.conversation.number
         turn.phase = Phase.FINISHED
-        turn.stream.forward(event.received)
         if turn.is_streaming and event.is_first:
             self._board.say(Answer(turn.id))
         self._board.say(Finish(turn.id, event.received))

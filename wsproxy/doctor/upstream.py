@@ -255,6 +255,8 @@ async def _answer(line: Line) -> Received:
             continue
         try:
             received = receive(event)
+            if received.kind is Kind.ERROR:
+                upstream_error(event)  # raises for one that cannot be read
         except EventError:
             raise _LineError("what came is no event") from None
         if received.kind is not Kind.CONNECTION:

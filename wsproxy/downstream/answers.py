@@ -23,6 +23,9 @@ from wsproxy.ports import Headers
 #: CORS headers of an allowed origin, put there by the guard for whoever writes the answer.
 CORS: Final = web.RequestKey("CORS", tuple)  # tuple[tuple[bytes, bytes], ...]
 
+#: Beside a 503 of our own: the SDKs wait so long, and ask again.
+TRY_AGAIN: Final = ((b"Retry-After", b"1"), (b"x-should-retry", b"true"))
+
 #: Set by the server where the connection ends with this answer, though nobody asked for it.
 LAST: Final = web.RequestKey("LAST", bool)
 
@@ -67,7 +70,7 @@ class RawAnswer(web.StreamResponse):
         self._whole = body
         self._request: web.BaseRequest | None = None
         self._is_bodiless = False
-        self._is_chunked = False
+        self.is_chunked = False
         self._unsent: int | None = None
         self.is_ended = False
 
@@ -84,7 +87,7 @@ class RawAnswer(web.StreamResponse):
     @property
     def is_framed(self) -> bool:
         """True if the client can tell a cut body from a whole one."""
-        return self._is_chunked or self._unsent is not None
+        return self.is_chunked or self._unsent is not None
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
         """Write the head, with the body if that is known. Raises `ClientLeftError`."""
@@ -101,7 +104,7 @@ class RawAnswer(web.StreamResponse):
 
     def framed(self, data: bytes) -> bytes:
         """A part of the body as it goes onto the wire."""
-        return b"%x\r\n%b\r\n" % (len(data), data) if self._is_chunked else data
+        return b"%x\r\n%b\r\n" % (len(data), data) if self.is_chunked else data
 
     async def write(self, data: bytes | bytearray | memoryview) -> None:
         """Write a part of the body and wait until the client keeps up.
@@ -114,7 +117,7 @@ class RawAnswer(web.StreamResponse):
             if len(data) > self._unsent:
                 raise ValueError("more body than Content-Length announced")
             self._unsent -= len(data)
-        if self._is_chunked:
+        if self.is_chunked:
             self._send(b"%x\r\n%b\r\n" % (len(data), bytes(data)))
         else:
             self._send(bytes(data))
@@ -126,7 +129,7 @@ class RawAnswer(web.StreamResponse):
         if self.is_ended:
             return
         await self.write(data)
-        if self._is_chunked:
+        if self.is_chunked:
             self._send(b"0\r\n\r\n")
         elif self._unsent and not self._is_bodiless:
             raise ClientLeftError("body ended before its Content-Length")
@@ -138,7 +141,7 @@ class RawAnswer(web.StreamResponse):
             self._fields.append((b"Content-Length", b"%d" % len(self._whole)))
         self._unsent = _announced_length(self._fields)
         can_chunk = request.version >= (1, 1)
-        self._is_chunked = self._unsent is None and not self._is_bodiless and can_chunk
+        self.is_chunked = self._unsent is None and not self._is_bodiless and can_chunk
         is_delimited = self._is_bodiless or self.is_framed
         is_kept = request.keep_alive and not request.get(LAST)
         self._keep_alive = self._keep_alive is not False and is_kept and is_delimited
@@ -146,7 +149,7 @@ class RawAnswer(web.StreamResponse):
     def _head(self, request: web.BaseRequest) -> bytes:
         lines = [b"HTTP/1.1 %d %b" % (self.status, self._phrase.encode("utf-8", "surrogateescape"))]
         lines += [b"%b: %b" % field for field in self._granted(request)]
-        if self._is_chunked:
+        if self.is_chunked:
             lines.append(b"Transfer-Encoding: chunked")
         if not self._keep_alive:
             lines.append(b"Connection: close")

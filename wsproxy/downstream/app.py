@@ -115,6 +115,11 @@ class Front:
         """Downstream connections so far."""
         return self._server.accepted_count
 
+    @property
+    def refused_count(self) -> int:
+        """Of those, how many were too many."""
+        return self._server.refused_count
+
     def guarded_by(self, guard: Guard) -> None:
         """Judge requests by another guard from now on."""
         self._server.guard = guard

@@ -5,21 +5,25 @@ Rules of this file
 1. Nothing is read without a size, an idle deadline and a least rate (threats 11, 12, 14).
 2. A decoder is fed slices so small that one of them cannot burst the bounds by much.
 3. The bytes as they came are kept: over HTTPS they are relayed verbatim.
+4. Bytes are counted before they are kept, and kept once: `BytesIO` grows in place and gives its
+   bytes away, where joining parts holds them twice.
 """
 
 from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
+from io import BytesIO
 from typing import Final, Protocol
 
 import zstandard
 from aiohttp import web
 from aiohttp.web_protocol import RequestPayloadError
 
-from wsproxy.downstream.answers import RawAnswer, refusal, send_continue
+from wsproxy.downstream.answers import TRY_AGAIN, RawAnswer, refusal, send_continue
+from wsproxy.downstream.room import NoRoomError, Room, Share
 from wsproxy.ports import Headers
 
 MAX_BODY_BYTES: Final = 67_108_864  # 64 MiB; faults.md §7
@@ -30,6 +34,10 @@ RATE_GRACE_S: Final = 10.0
 MAX_RATIO: Final = 100
 RATIO_FREE_BYTES: Final = 1_048_576  # below this the ratio proves nothing and costs nothing
 _OFF_LOOP_BYTES: Final = 65_536  # decoding more takes over ~0.5 ms: done in a thread
+#: Sent on in one go; as much as the sockets' buffers take, so that nothing waits.
+PART_BYTES: Final = 131_072
+#: Decoded in one go in that thread, some ms of work; what came of it is counted before the next.
+_STEP_BYTES: Final = 1_048_576
 _GZIP_WBITS: Final = 31
 _ZSTD_WINDOW_BYTES: Final = 8_388_608  # what RFC 8878 §3.1.1.1.2 asks decoders to support
 
@@ -44,7 +52,8 @@ class BodyError(Exception):
 
     def answer(self, headers: Headers = ()) -> RawAnswer:
         """The refusal to send; the connection ends with it."""
-        return refusal(self.status, self.code, str(self), headers=headers, is_last=True)
+        fields = [*headers, *TRY_AGAIN] if self.status == 503 else headers
+        return refusal(self.status, self.code, str(self), headers=fields, is_last=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,35 +66,58 @@ class BodyLimits:
     rate_grace_s: float = RATE_GRACE_S
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Body:
-    """A whole request body: as it came, decoded, and the coding between the two (or None)."""
+    """A whole request body: as it came, decoded, and the coding between the two (or None).
 
-    raw: bytes
-    decoded: bytes
+    `share` counts it, as long as it is kept.
+    """
+
+    raw: bytes = field(repr=False)
+    decoded: bytes = field(repr=False)
     coding: str | None
+    share: Share
+
+    def let_go(self) -> None:
+        """Nobody will read it again."""
+        self.raw = self.decoded = b""
+        self.share.give_back()
+
+    async def parts(self) -> AsyncIterator[bytes]:
+        """As it came, part by part, then let go of: whoever writes it holds no second copy."""
+        self.decoded = b""
+        for start in range(0, len(self.raw), PART_BYTES):
+            yield self.raw[start : start + PART_BYTES]
+        self.let_go()
 
 
 DEFAULT_LIMITS: Final = BodyLimits()
 
 
-async def read_body(request: web.BaseRequest, *, limits: BodyLimits = DEFAULT_LIMITS) -> Body:
-    """Read a turn's body to its end and undo its coding.
+async def read_body(
+    request: web.BaseRequest, *, limits: BodyLimits = DEFAULT_LIMITS, share: Share | None = None
+) -> Body:
+    """Read a turn's body to its end and undo its coding; its bytes are counted in `share`.
 
     Raises `BodyError`: 400 (broken framing or coding), 408 (too slow), 413 (too large), 415 (a
-    coding we do not undo).
+    coding we do not undo), 503 (with all other bodies there would be too many bytes).
     """
+    share = share if share is not None else Share(Room())
     coding = content_coding(request)
-    announced = request.content_length
-    if announced is not None and announced > limits.max_bytes:
+    announced = request.content_length or 0
+    if announced > limits.max_bytes:
         raise _too_large(limits.max_bytes)
-    raw = await _read_whole(request, limits)
-    if coding is None:
-        return Body(raw, raw, None)
-    if len(raw) < _OFF_LOOP_BYTES:
-        return Body(raw, decode(raw, coding, max_bytes=limits.max_bytes), coding)
-    decoded = await asyncio.to_thread(decode, raw, coding, max_bytes=limits.max_bytes)
-    return Body(raw, decoded, coding)
+    try:
+        share.check(announced)
+        raw = await _read_whole(request, limits, share)
+        if coding is None:
+            return Body(raw, raw, None, share)
+        parts = _decoded(raw, coding, limits.max_bytes)
+        decoded = await _collected(parts, share, is_small=len(raw) < _OFF_LOOP_BYTES)
+        return Body(raw, decoded, coding, share)
+    except NoRoomError as error:
+        message = "wsproxy holds as much of request bodies as it may (request_bodies_total_bytes)."
+        raise BodyError(503, "proxy_overloaded", message) from error
 
 
 async def body_chunks(
@@ -119,7 +151,12 @@ def decode(raw: bytes, coding: str, *, max_bytes: int = MAX_BODY_BYTES) -> bytes
 
     Raises `BodyError` 400 if the bytes are not of that coding or break off, 413 past a bound.
     """
-    parts: list[bytes] = []
+    whole = BytesIO()
+    whole.writelines(_decoded(raw, coding, max_bytes))
+    return whole.getvalue()
+
+
+def _decoded(raw: bytes, coding: str, max_bytes: int) -> Iterator[bytes]:
     decoded_bytes = consumed = 0
     make_decoder, slice_bytes = _DECODERS[coding]
     decoder = make_decoder(raw)
@@ -127,15 +164,36 @@ def decode(raw: bytes, coding: str, *, max_bytes: int = MAX_BODY_BYTES) -> bytes
         piece = raw[consumed : consumed + slice_bytes]
         consumed += len(piece)
         part = _decoded_part(decoder, piece)
-        parts.append(part)
         decoded_bytes += len(part)
         _check_growth(decoded_bytes, consumed, max_bytes)
+        yield part
         if decoder.eof:
             consumed -= len(decoder.unused_data)
             if consumed == len(raw):
-                return b"".join(parts)
+                return
             decoder = make_decoder(raw[consumed : consumed + 2])  # a further member or frame
     raise _corrupt()
+
+
+async def _collected(parts: Iterator[bytes], share: Share, *, is_small: bool) -> bytes:
+    """All parts in one, counted step by step: nobody knows before how much they will be."""
+    whole = BytesIO()
+    while True:
+        step = _step(parts) if is_small else await asyncio.to_thread(_step, parts)
+        if not step:
+            return whole.getvalue()
+        share.take(len(step))
+        whole.write(step)
+
+
+def _step(parts: Iterator[bytes]) -> bytes:
+    """The next part or parts, `_STEP_BYTES` and what the last of them has beyond; b"": no more."""
+    step = BytesIO()
+    for part in parts:
+        step.write(part)
+        if step.tell() >= _STEP_BYTES:
+            break
+    return step.getvalue()
 
 
 class _Decoder(Protocol):
@@ -185,22 +243,23 @@ def _check_growth(decoded_bytes: int, consumed: int, max_bytes: int) -> None:
         raise BodyError(413, "body_too_large", f"The body expands over {MAX_RATIO} times.")
 
 
-async def _read_whole(request: web.BaseRequest, limits: BodyLimits) -> bytes:
+async def _read_whole(request: web.BaseRequest, limits: BodyLimits, share: Share) -> bytes:
     await send_continue(request)
     loop = asyncio.get_running_loop()
     began = loop.time()
-    parts: list[bytes] = []
+    whole = BytesIO()
     received = 0
     while True:
         too_slow_at = began + max(limits.rate_grace_s, received / limits.min_bytes_per_s)
         patience = min(limits.idle_timeout_s, too_slow_at - loop.time())
         part = await _next_chunk(request, patience)
         if not part:
-            return parts[0] if len(parts) == 1 else b"".join(parts)
-        parts.append(part)
+            return whole.getvalue()
         received += len(part)
         if received > limits.max_bytes:
             raise _too_large(limits.max_bytes)
+        share.take(len(part))
+        whole.write(part)
 
 
 async def _next_chunk(request: web.BaseRequest, patience_s: float) -> bytes:

@@ -19,6 +19,7 @@ from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestPayloadError
 
 from wsproxy.downstream.answers import LAST, raw_refusal, refusal
+from wsproxy.downstream.descriptors import RESERVE, left_above
 from wsproxy.downstream.guard import MAX_HEAD_BYTES
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class Intake(web.RequestHandler):
         "_server",
         "_tail",
         "is_excess",
+        "is_scarce",
         "taken_requests",
     )
 
@@ -65,6 +67,7 @@ class Intake(web.RequestHandler):
         self._body_raw_bytes = 0
         self._is_refused = False
         self.is_excess = False
+        self.is_scarce = False
         self.taken_requests = 0
 
     @property
@@ -91,9 +94,13 @@ class Intake(web.RequestHandler):
     # -- what asyncio tells us ------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        left = left_above(transport.get_extra_info("socket"))
+        self.is_scarce = left is not None and left < 2 * RESERVE
         self.is_excess = self._server.is_full
         super().connection_made(transport)
-        if self._server.is_overrun:
+        if self.is_scarce or self.is_excess:
+            self._server.refuses(self)
+        if self._server.is_overrun or (left is not None and left < RESERVE):
             self.force_close()
 
     def data_received(self, data: bytes) -> None:

@@ -58,8 +58,8 @@ class Key:
 class Entry:
     """A kept 200. Times are on the injected clock, in seconds."""
 
-    headers: Headers
-    body: bytes
+    headers: Headers = field(repr=False)
+    body: bytes = field(repr=False)
     stored_at: float
     fresh_until: float
     paused_until: float = _NEVER
@@ -77,8 +77,8 @@ class Verdict:
 
     status: int
     reason: str
-    headers: Headers
-    body: bytes | None  # None: larger than what we keep
+    headers: Headers = field(repr=False)
+    body: bytes | None = field(repr=False)  # None: larger than what we keep
     error: RestError | None = None
 
     @property

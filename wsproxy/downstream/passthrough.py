@@ -16,7 +16,7 @@ from typing import Final
 
 from aiohttp import web
 
-from wsproxy.downstream.answers import ClientLeftError, RawAnswer, cut, refusal
+from wsproxy.downstream.answers import TRY_AGAIN, ClientLeftError, RawAnswer, cut, refusal
 from wsproxy.downstream.coding import IDLE_TIMEOUT_S, BodyError, body_chunks
 from wsproxy.ports import Headers, Rest, RestError, RestResponse
 
@@ -24,7 +24,6 @@ STALL_TIMEOUT_S: Final = 300.0  # a client that takes nothing of a download; ngi
 _UNWIND_TIMEOUT_S: Final = 1.0
 #: Failures that prove that upstream never had the request.
 _NOT_SENT: Final = frozenset({"upstream_unreachable", "upstream_tls", "proxy_overloaded"})
-_TRY_AGAIN: Final = ((b"Retry-After", b"1"), (b"x-should-retry", b"true"))
 
 
 async def pass_through(
@@ -75,7 +74,7 @@ async def relay(
 def upstream_refusal(error: RestError, *, headers: Headers = ()) -> RawAnswer:
     """The answer for a request that got none from upstream."""
     outcome = "not_sent" if error.code in _NOT_SENT else "unknown"
-    fields = [*headers, *_TRY_AGAIN] if error.status == 503 else headers
+    fields = [*headers, *TRY_AGAIN] if error.status == 503 else headers
     return refusal(error.status, error.code, str(error), headers=fields, outcome=outcome)
 
 

@@ -13,11 +13,14 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import RawRequestMessage
 from aiohttp.streams import StreamReader
 
-from wsproxy.downstream.answers import RawAnswer, refusal
+from wsproxy.downstream.answers import TRY_AGAIN, RawAnswer, refusal
 from wsproxy.downstream.guard import UNAUTHORIZED, URL_PREFIX, Guard, retarget
 from wsproxy.downstream.intake import LINGER_S, Intake
 
-_EXCESS_CONNECTIONS: Final = 64  # told 503; beyond these they are just closed
+#: Of one moment's excess so many are told 503; beyond these they are just closed.
+_EXCESS_CONNECTIONS: Final = 64
+#: A client that comes again and again is one line a second.
+_REPORT_PAUSE_S: Final = 1.0
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 #: Told of facts worth a log line: a dotted name and fields that are safe to write.
@@ -62,6 +65,8 @@ class Server(web.Server):
         self.limits = limits
         self.is_draining = False
         self.accepted_count = 0
+        self.refused_count = 0
+        self._next_report_at = 0.0
         self._emptied = asyncio.Event()
         self._emptied.set()
 
@@ -77,6 +82,15 @@ class Server(web.Server):
     def is_overrun(self) -> bool:
         """True if there are too many even to be told so."""
         return len(self._connections) > self.limits.max_connections + _EXCESS_CONNECTIONS
+
+    def refuses(self, connection: Intake) -> None:
+        """This one is too many: it is told 503 if it asks for something, or closed at once."""
+        self.refused_count += 1
+        now = self._loop.time()
+        if connection.is_scarce and now >= self._next_report_at:
+            self._next_report_at = now + _REPORT_PAUSE_S
+            fields: dict[str, object] = {"fault": "F46", "connections": len(self._connections)}
+            self._report("descriptors.exhausted", fields)
 
     def drain(self) -> None:
         """Close idle connections; each other one ends with the answer it is waiting for."""
@@ -122,8 +136,11 @@ class Server(web.Server):
         self._report("downstream.crashed", {"error": type(exc).__name__, "at": _where(exc)})
 
     async def _judged(self, request: web.BaseRequest) -> web.StreamResponse:
-        if isinstance(request.protocol, Intake) and request.protocol.is_excess:
-            return _too_many_connections()
+        if isinstance(request.protocol, Intake):
+            if request.protocol.is_scarce:
+                return _too_few_descriptors()
+            if request.protocol.is_excess:
+                return _too_many_connections()
         refused = self.guard.judge(request)
         return refused if refused is not None else await self._handler(request)
 
@@ -159,7 +176,17 @@ def _too_many_connections() -> RawAnswer:
         503,
         "too_many_connections",
         "Too many connections to wsproxy; see the setting max_connections.",
-        headers=[(b"Retry-After", b"1"), (b"x-should-retry", b"true")],
+        headers=TRY_AGAIN,
+        is_last=True,
+    )
+
+
+def _too_few_descriptors() -> RawAnswer:
+    return refusal(
+        503,
+        "proxy_overloaded",
+        "wsproxy has hardly a file descriptor left; see its limit (ulimit -n, LimitNOFILE).",
+        headers=TRY_AGAIN,
         is_last=True,
     )
 

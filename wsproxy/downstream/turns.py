@@ -6,11 +6,21 @@ from typing import Final
 
 from aiohttp import web
 
+from wsproxy.answering import OverHttps, told_of_refusal
 from wsproxy.downstream.answers import RawAnswer, mark_started, reset
-from wsproxy.downstream.coding import DEFAULT_LIMITS, BodyError, BodyLimits, read_body
+from wsproxy.downstream.coding import (
+    DEFAULT_LIMITS,
+    PART_BYTES,
+    Body,
+    BodyError,
+    BodyLimits,
+    read_body,
+)
 from wsproxy.downstream.passthrough import relay, upstream_refusal
-from wsproxy.driver import Driver, Inbound, OverHttps, told_of_refusal
+from wsproxy.downstream.room import Room, Share
+from wsproxy.driver import Driver
 from wsproxy.ports import Headers, Rest, RestError
+from wsproxy.reading import Inbound
 
 _LAST_CHUNK: Final = b"0\r\n\r\n"
 
@@ -25,7 +35,9 @@ class TurnAnswer:
 
     def __init__(self, request: web.BaseRequest) -> None:
         self._request = request
+        self._transport = request.transport
         self._unsent_head = b""
+        self._is_chunked = False
         self.answer: RawAnswer | None = None
 
     @property
@@ -37,12 +49,19 @@ class TurnAnswer:
         """See `ports.Sink`."""
         self.answer = RawAnswer(status, headers)
         self._unsent_head = self.answer.begin(self._request)
+        self._is_chunked = self.answer.is_chunked
 
     def write(self, data: bytes) -> None:
         """See `ports.Sink`."""
-        if data:
-            assert self.answer is not None, "the head comes first"
-            self._send(self.answer.framed(data))
+        if not data:
+            return
+        if self._is_chunked and not self._unsent_head:
+            # Once an event: nothing else is asked.
+            transport = self._transport
+            if transport is not None and not transport.is_closing():
+                transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+            return
+        self._send(self._started().framed(data))
 
     def finish(self) -> None:
         """See `ports.Sink`."""
@@ -69,7 +88,7 @@ class TurnAnswer:
 
     def buffered_bytes(self) -> int:
         """See `ports.Sink`."""
-        transport = self._request.transport
+        transport = self._transport
         return transport.get_write_buffer_size() if transport is not None else 0
 
     def _started(self) -> RawAnswer:
@@ -86,35 +105,50 @@ class TurnAnswer:
 
 
 class Turns:
-    """The handler of `POST <base>/responses`."""
+    """The handler of `POST <base>/responses`. `room` counts the bodies of all turns."""
 
-    def __init__(self, driver: Driver, rest: Rest, limits: BodyLimits = DEFAULT_LIMITS) -> None:
+    def __init__(
+        self,
+        driver: Driver,
+        rest: Rest,
+        limits: BodyLimits = DEFAULT_LIMITS,
+        room: Room | None = None,
+    ) -> None:
         self._driver = driver
         self._rest = rest
         self._limits = limits
+        self._room = room if room is not None else Room()
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer one turn; cancelled when the client leaves."""
-        try:
-            body = await read_body(request, limits=self._limits)
-        except BodyError as error:
-            return error.answer(told_of_refusal(error.code))
-        query = request.raw_path.partition("?")[1:]
-        inbound = Inbound(request.raw_headers, "".join(query), body.decoded)
+        with Share(self._room) as share:
+            try:
+                body = await read_body(request, limits=self._limits, share=share)
+            except BodyError as error:
+                return error.answer(told_of_refusal(error.code))
+            return await self._answer(request, body)
+
+    async def _answer(self, request: web.Request, body: Body) -> web.StreamResponse:
+        query = "".join(request.raw_path.partition("?")[1:])
         sink = TurnAnswer(request)
-        over_https = await self._driver.run(inbound, sink)
+        # No name for what goes in: it would hold the body as long as the turn runs.
+        over_https = await self._driver.run(
+            Inbound(request.raw_headers, query, body.decoded, body.let_go), sink
+        )
         if over_https is not None:
-            return await self._over_https(request, body.raw, over_https)
+            return await self._over_https(request, body, over_https)
         assert sink.answer is not None
         return sink.answer
 
     async def _over_https(
-        self, request: web.Request, body: bytes, turn: OverHttps
+        self, request: web.Request, body: Body, turn: OverHttps
     ) -> web.StreamResponse:
         """The same request, its answer relayed verbatim."""
         status: int | None = None
+        headers = _sized(request, len(body.raw))
+        upload = body.raw if len(body.raw) <= PART_BYTES else body.parts()
         try:
-            response = await self._rest.send("POST", request.raw_path, request.raw_headers, body)
+            response = await self._rest.send("POST", request.raw_path, headers, upload)
             try:
                 answer = await relay(request, response, beside=turn.headers)
                 status = response.status
@@ -126,3 +160,10 @@ class Turns:
             return upstream_refusal(error, headers=turn.headers)
         finally:
             self._driver.ended_over_https(turn, status)
+
+
+def _sized(request: web.Request, size: int) -> Headers:
+    """The request's headers; a body that came in chunks has a length by now."""
+    if request.content_length is not None:
+        return request.raw_headers
+    return [*request.raw_headers, (b"Content-Length", b"%d" % size)]

@@ -46,7 +46,8 @@ class Saved(msgspec.Struct, frozen=True):
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """One daemon at one moment. Times are seconds.
 
-    `downstream_connections` counts the one that asks, too; `downstream_accepted` those so far.
+    `downstream_connections` counts the one that asks, too; `downstream_accepted` those so far,
+    `downstream_refused` those of them that were too many. `request_body_bytes`: held now.
     """
 
     version: str
@@ -61,7 +62,10 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     history: Remembered
     saved: Saved
     addresses: Sequence[str] = ()
+    downstream_refused: int = 0
+    request_body_bytes: int = 0
     trace_dropped: int = 0
+    spans_dropped: int = 0
 
 
 def decode(document: bytes) -> Report:

@@ -33,9 +33,12 @@ class StateNumbers(Collector):
         yield _gauge("draining", "1 while nothing new is accepted.", float(report.is_draining))
         yield _gauge("downstream_connections", "Open, from agents.", report.downstream_connections)
         yield _total("downstream_connections_accepted", "From agents.", report.downstream_accepted)
+        yield _total("downstream_connections_refused", "One too many.", report.downstream_refused)
+        yield _gauge("request_body_bytes", "Held for turns.", report.request_body_bytes)
         yield _gauge("history_conversations", "Remembered.", report.history.conversations)
         yield _gauge("history_bytes", "Of what is remembered.", report.history.bytes)
         yield _total("trace_records_dropped", "Queue full or disk refused.", report.trace_dropped)
+        yield _total("spans_dropped", "Queue full or collector refused.", report.spans_dropped)
 
 
 def _pool(report: Report) -> Iterator[Metric]:

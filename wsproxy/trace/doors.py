@@ -62,7 +62,7 @@ class Words:
     """Turns what stands at the doors into plain values, under the names of one folder."""
 
     def __init__(self, keyed: Keyed) -> None:
-        self.digest = lru_cache(maxsize=65_536)(self._digest)
+        self.digest = lru_cache(maxsize=4_096)(self._digest)
         self._keyed = keyed
 
     def _digest(self, value: bytes) -> str:

@@ -38,6 +38,8 @@ MAX_QUEUED_BYTES: Final = 64 * 1024 * 1024
 GATHER_S: Final = 0.05
 #: How long tracing rests after the disk refused (faults.md F44).
 REST_S: Final = 60.0
+#: How long nothing more is said of a queue that is full.
+OVERRUN_QUIET_S: Final = 60.0
 #: Records put into one write.
 BATCH: Final = 512
 
@@ -76,23 +78,30 @@ class Journal:
         *,
         max_queued: int = MAX_QUEUED,
         max_queued_bytes: int = MAX_QUEUED_BYTES,
+        name: str = "trace",
+        gather_s: float = GATHER_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`report` is told of `NAME.stopped`, `NAME.resumed` and `NAME.overrun`."""
         self._file = file
         self._report = report
         self._max_queued = max_queued
         self._max_queued_bytes = max_queued_bytes
+        self._name = name
+        self._gather_s = gather_s
         self._clock = clock
         self._queue: SimpleQueue[tuple[Making, int] | _Stop] = SimpleQueue()
         self._put_bytes = 0  # written by the callers' thread only
         self._taken_bytes = 0  # written by the writer's thread only
         self._overrun = 0
+        self._overrun_told = 0
+        self._overrun_told_at = -OVERRUN_QUIET_S
         self._refused = 0
         self._told = 0
         self._resumes_at: float | None = None
         self._is_open = False
         self.written = 0
-        self._thread = threading.Thread(target=self._write_on, name="wsproxy-trace", daemon=True)
+        self._thread = threading.Thread(target=self._write_on, name=f"wsproxy-{name}", daemon=True)
 
     def start(self) -> None:
         """Begin to write."""
@@ -130,7 +139,7 @@ class Journal:
         while not is_ending:
             first = self._queue.get()
             if not isinstance(first, _Stop):
-                time.sleep(GATHER_S)
+                time.sleep(self._gather_s)
             batch, is_ending = self._gather(first)
             self._write(batch)
         self._end()
@@ -162,9 +171,10 @@ class Journal:
             self._rest(error)
             return
         self.written += len(batch)
+        self._tell_overrun()
         if self._resumes_at is not None:
             self._resumes_at = None
-            self._report("trace.resumed", {"count": self.dropped})
+            self._report(f"{self._name}.resumed", {"count": self.dropped})
 
     def _append(self, batch: Sequence[Making]) -> None:
         if not self._is_open:
@@ -177,10 +187,17 @@ class Journal:
         self._file.append(lines, [record for record in records if isinstance(record, Content)])
         self._told = dropped
 
+    def _tell_overrun(self) -> None:
+        """Say what did not fit, by the writer: `put` has no time for a log line."""
+        count, now = self._overrun - self._overrun_told, self._clock()
+        if count and now - self._overrun_told_at >= OVERRUN_QUIET_S:
+            self._report(f"{self._name}.overrun", {"count": count})
+            self._overrun_told, self._overrun_told_at = self._overrun, now
+
     def _rest(self, error: Exception) -> None:
         """Stop tracing for a while; said once, however often the disk refuses again."""
         if self._resumes_at is None:
-            self._report("trace.stopped", {"error": _words(error)})
+            self._report(f"{self._name}.stopped", {"error": _words(error)})
         self._resumes_at = self._clock() + REST_S
         self._file.close()
         self._is_open = False

@@ -294,7 +294,10 @@ def texts(found: Sequence[BodyText]) -> RenderableType:
 
 
 def _ascii(raw: bytes) -> str:
-    return json.dumps(msgspec.json.decode(raw))
+    try:
+        return json.dumps(msgspec.json.decode(raw))
+    except (ValueError, RecursionError):  # only its brackets were looked at so far
+        return "damaged"
 
 
 def explanation(turn: TurnRecord) -> RenderableType:

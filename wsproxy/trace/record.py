@@ -10,16 +10,21 @@ Rules of this file
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
+
+#: Wall clock, in seconds of Unix; what no calendar can name (here: beyond the year 5138) is damage.
+Moment = Annotated[float, msgspec.Meta(ge=0, le=1e11)]
+#: A duration; a year and more is damage, and nothing can be reckoned with 1e308.
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
 
 
 class Run(msgspec.Struct, frozen=True, tag_field="kind", tag="run", omit_defaults=True):
     """A daemon began to write. Numbers of conversations and connections count within a run."""
 
     run: str
-    at: float
+    at: Moment
     version: str
     upstream: str
     pid: int
@@ -28,12 +33,12 @@ class Run(msgspec.Struct, frozen=True, tag_field="kind", tag="run", omit_default
 class Phases(msgspec.Struct, frozen=True, omit_defaults=True):
     """When a turn got how far, in seconds since it was received; None: never."""
 
-    matched: float | None = None  # the core knows what it continues
-    placed: float | None = None  # it has a connection and a lane; until then it was queued
-    sent: float | None = None  # the last byte of its frame has left us
-    first_event: float | None = None
-    first_output: float | None = None  # the first event that is not about the response itself
-    done: float | None = None
+    matched: Seconds | None = None  # the core knows what it continues
+    placed: Seconds | None = None  # it has a connection and a lane; until then it was queued
+    sent: Seconds | None = None  # the last byte of its frame has left us
+    first_event: Seconds | None = None
+    first_output: Seconds | None = None  # the first event that is not about the response itself
+    done: Seconds | None = None
 
 
 class TurnRecord(
@@ -48,7 +53,7 @@ class TurnRecord(
 
     turn: str
     run: str
-    at: float
+    at: Moment
     key: str
     session: str
     route: str
@@ -118,11 +123,11 @@ class ConnectionRecord(
     """
 
     run: str
-    at: float
+    at: Moment
     connection: int
     key: str
     change: str
-    took_s: float | None = None
+    took_s: Seconds | None = None
     is_compressed: bool = False
     fault: str = ""
     status: int | None = None
@@ -165,7 +170,7 @@ class Door(
 class Dropped(msgspec.Struct, frozen=True, tag_field="kind", tag="dropped"):
     """So many records before this line were lost: the queue was full or the disk refused."""
 
-    at: float
+    at: Moment
     count: int
 
 
@@ -182,7 +187,10 @@ def encode(record: Record) -> bytes:
 
 def decode(line: bytes) -> Record:
     """Read one line. Raises `msgspec.DecodeError` (a `ValueError`) where it is damaged."""
-    return _DECODER.decode(line)
+    try:
+        return _DECODER.decode(line)
+    except RecursionError:
+        raise msgspec.DecodeError("nested too deeply") from None
 
 
 def whole(record: msgspec.Struct) -> dict[str, Any]:

@@ -75,8 +75,7 @@ class Recorder:
             held += account.http_bytes + account.down_bytes
         else:
             account.request, account.headers, account.outputs = None, (), ()
-        at = time.time() - (account.done or account.received) + account.received
-        self.journal.put(partial(self._turn, account, at), held)
+        self.journal.put(partial(self._turn, account, wall_clock(account)), held)
 
     def connection_changed(self, change: ConnectionChange) -> None:
         """See `core.accounts.Tracer`."""
@@ -111,6 +110,11 @@ class Recorder:
                 status=change.status,
             )
         ]
+
+
+def wall_clock(account: TurnAccount) -> float:
+    """When a turn that is just over was received, in seconds of Unix."""
+    return time.time() - (account.done or account.received) + account.received
 
 
 def turn_record(account: TurnAccount, at: float, keyed: Keyed, run: str) -> TurnRecord:

@@ -45,7 +45,7 @@ from wsproxy.core.multiplexer import Multiplexer
 from wsproxy.trace.doors import Words
 from wsproxy.trace.keyed import KEY_BYTES, Keyed
 from wsproxy.trace.reader import TraceError, journal_lines
-from wsproxy.trace.record import Core, Door, decode
+from wsproxy.trace.record import Core, Door, Dropped, decode
 
 #: Events whose members are plain values; `fault` and `detail` are seen to.
 _PLAIN_EVENTS: Final[Mapping[str, type[Any]]] = {
@@ -66,6 +66,9 @@ _PLAIN_EVENTS: Final[Mapping[str, type[Any]]] = {
         Tick,
     )
 }
+#: What a door raises that is JSON of the right shape and yet no door of this version.
+_UNREADABLE: Final = (AttributeError, LookupError, TypeError, ValueError)
+_DAMAGED: Final = "cannot be read: damaged, or of another version"
 _LOST_PARENT: Final = "Previous response with id x not found."
 
 
@@ -75,6 +78,7 @@ class Recorded:
 
     core: Core | None = None
     doors: list[Door] = field(default_factory=list)
+    lost: int = 0  # records of all runs of the folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,18 +93,23 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a replay of one run came to; `missing` says why it could not go on, "" if it could."""
+    """What a replay of one run came to; `missing` says why it could not go on, "" if it could.
+
+    `lost`: records that the folder's journals dropped, where that may be why.
+    """
 
     run: str
     events: int
     commands: int
     difference: Difference | None = None
     missing: str = ""
+    lost: int = 0
 
 
 def read_runs(folder: Path) -> dict[str, Recorded]:
     """The recorded cores of a folder by run, in order. Raises `TraceError`."""
     runs: dict[str, Recorded] = {}
+    lost = 0
     for line in journal_lines(folder):
         try:
             record = decode(line)
@@ -110,6 +119,10 @@ def read_runs(folder: Path) -> dict[str, Recorded]:
             runs.setdefault(record.run, Recorded()).core = record
         elif isinstance(record, Door):
             runs.setdefault(record.run, Recorded()).doors.append(record)
+        elif isinstance(record, Dropped):
+            lost += record.count
+    for recorded in runs.values():
+        recorded.lost = lost
     if not runs:
         raise TraceError(f"no events of a core in {folder}", "they are recorded with trace = on")
     return runs
@@ -119,18 +132,32 @@ def replay(run: str, recorded: Recorded) -> Outcome:
     """Run the core again, up to the first difference or gap."""
     doors = sorted(recorded.doors, key=lambda door: door.number)
     if recorded.core is None or (doors and doors[0].number != 1):
-        return Outcome(run, 0, 0, missing="its beginning is not in the journal any more")
-    stage = _Stage(recorded.core, doors)
+        missing = f"its beginning is not in the journal any more{_why(recorded.lost)}"
+        return Outcome(run, 0, 0, missing=missing, lost=recorded.lost)
+    try:
+        stage = _Stage(recorded.core, doors)
+    except _UNREADABLE:
+        return Outcome(run, 0, 0, missing=f"its options or items {_DAMAGED}")
     commands = 0
     for number, door in enumerate(doors, start=1):
         if door.number != number:
-            return Outcome(run, number - 1, commands, missing=f"event {number} was not recorded")
-        given = stage.take(door)
+            missing = f"event {number} was not recorded{_why(recorded.lost)}"
+            return Outcome(run, number - 1, commands, missing=missing, lost=recorded.lost)
+        try:
+            event = stage.read(door)
+        except _UNREADABLE:
+            return Outcome(run, number - 1, commands, missing=f"event {number} {_DAMAGED}")
+        given = stage.take(event, door)
         if given != door.commands:
             difference = Difference(number, str(door.event.get("is")), door.commands, given)
             return Outcome(run, number - 1, commands, difference)
         commands += len(given)
     return Outcome(run, len(doors), commands)
+
+
+def _why(lost: int) -> str:
+    """What may have taken a record away."""
+    return f"; {lost} records were lost: queue full, or the disk refused" if lost else ""
 
 
 class _Same(Words):
@@ -158,14 +185,24 @@ class _Stage:
             read = self._items.setdefault(str(door.event.get("turn")), {})
             read.update((int(index), _item(item)) for index, item in door.items.items())
 
-    def take(self, door: Door) -> list[dict[str, Any]]:
-        """Let the core handle one event; its commands as the journal writes them."""
-        for connection, at in door.heard:
-            self._core.heard(ConnectionId(connection), at)
-        self._hear(dict(door.streams))
-        event = self._event(door.event)
-        self._start(event)
-        return self._words.commands(self._core.handle(event, door.now))
+    def read(self, door: Door) -> Event:
+        """The event of a door. Raises one of `_UNREADABLE`."""
+        return self._event(door.event)
+
+    def take(self, event: Event, door: Door) -> list[dict[str, Any]]:
+        """Let the core handle one event; its commands as the journal writes them.
+
+        A core that fails on it gives that as its command: then the journal tells of what cannot
+        have happened, or shows a bug.
+        """
+        try:
+            for connection, at in door.heard:
+                self._core.heard(ConnectionId(connection), at)
+            self._hear(dict(door.streams))
+            self._start(event)
+            return self._words.commands(self._core.handle(event, door.now))
+        except Exception as error:
+            return [{"is": "raised", "error": type(error).__name__}]
 
     def _hear(self, heard: Mapping[str, float]) -> None:
         for relay in self._core.relays.values():

@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from wsproxy.core.wire.websocket import Body, WebSocket
@@ -30,7 +30,7 @@ TURN_BYTES: Final = 256 * 1024
 
 @dataclass(frozen=True, slots=True)
 class _Text:
-    payload: bytes
+    payload: bytes = field(repr=False)
     ticket: int
 
 
@@ -92,6 +92,11 @@ class Outbox:
     def is_between_frames(self) -> bool:
         """Whether all that was begun has left, so that a control frame could go now."""
         return self._frame is None and self._is_wire_empty()
+
+    @property
+    def is_unsettled(self) -> bool:
+        """Whether there is a ticket that was not taken."""
+        return self._ticket is not None or bool(self._sent)
 
     @property
     def has_sent(self) -> bool:

@@ -132,16 +132,17 @@ class WebSocketLink(asyncio.Protocol):
         if websocket is None or self._state is _State.OVER or self._state is _State.LOST:
             return
         messages = websocket.feed(data)
-        outgoing = websocket.take_outgoing()
-        if websocket.ended is not None:
+        ended = websocket.ended
+        if ended is not None:
             self._outbox.stop()
-        elif outgoing:
-            self._outbox.put_pong(outgoing)
-        self._outbox.settle()
-        self._announce()
+        elif websocket.has_outgoing:
+            self._outbox.put_pong(websocket.take_outgoing())
+        if self._outbox.is_unsettled:
+            self._outbox.settle()
+            self._announce()
         self._events.link_received(self._connection, messages)
-        if websocket.ended is not None:
-            self._end(websocket.ended, outgoing)
+        if ended is not None:
+            self._end(ended, websocket.take_outgoing())
 
     def eof_received(self) -> bool | None:
         """The peer ended the connection; it may not hold on to its half of it."""

@@ -107,6 +107,9 @@ class UpstreamError(msgspec.Struct, frozen=True):
     headers: list[tuple[str, str]]
     body: bytes
 
+    def __repr__(self) -> str:
+        return f"<UpstreamError {self.status} {self.code!a}>"
+
 
 # Reading -----------------------------------------------------------------------------------
 

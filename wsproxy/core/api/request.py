@@ -9,8 +9,8 @@ duplicate member names, nesting, numbers out of range.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 import msgspec
@@ -54,7 +54,7 @@ class Member:
     """One top-level member: its key as spelled (with quotes) and its value's own bytes."""
 
     key: bytes
-    value: bytes
+    value: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +62,12 @@ class Request:
     """A body fit for the WebSocket.
 
     `items` is None unless `input` is an array; a string `input` is in `text` (raw, with quotes).
+    An item is a view of the input's bytes: `bytes(item)` to look into it.
     """
 
     members: dict[str, Member]
-    items: Sequence[bytes] | None
-    text: bytes | None
+    items: Sequence[bytes] | None = field(repr=False)
+    text: bytes | None = field(repr=False)
     is_streaming: bool
     store_is_false: bool
 
@@ -86,6 +87,11 @@ class Request:
             return None  # half a surrogate pair
 
     @property
+    def array(self) -> bytes:
+        """The raw `input` with all its items; empty where it is none."""
+        return b"" if self.items is None else self.members["input"].value
+
+    @property
     def own_parent(self) -> bytes | None:
         """What the client itself sent as `previous_response_id` (raw), null included."""
         member = self.members.get("previous_response_id")
@@ -103,6 +109,7 @@ class Request:
 
 def parse(body: bytes, *, max_depth: int = 64, max_items: int = 20_000) -> Request:
     """Take a body apart. Raises `UnfitError` if the turn belongs on HTTPS."""
+    _check_utf8(body)
     members = _members(body)
     if not RESERVED_MEMBERS.isdisjoint(members):
         raise UnfitError("reserved_member")
@@ -134,6 +141,15 @@ def _check_value(raw: bytes, max_depth: int) -> None:
             pass  # upstream reads it in its own way, over either transport
 
 
+def _check_utf8(body: bytes) -> None:
+    """What is only cut out of the body need not be looked at again."""
+    try:
+        if not body.isascii():
+            body.decode()
+    except UnicodeDecodeError as error:
+        raise UnfitError("unparsed") from error
+
+
 def _members(body: bytes) -> dict[str, Member]:
     """Split the top level; refuses what strict JSON refuses, and duplicate names."""
     text, values = _split(body, _MEMBERS)
@@ -156,8 +172,6 @@ def _members(body: bytes) -> dict[str, Member]:
 def _split(raw: bytes, decoder: msgspec.json.Decoder[_Split]) -> tuple[bytes, _Split]:
     """The text that was split, as long as `raw` to the byte, and its raw values."""
     try:
-        if not raw.isascii():
-            raw.decode()
         try:
             return raw, decoder.decode(raw)
         except msgspec.DecodeError:
@@ -177,7 +191,7 @@ def _flag(members: dict[str, Member], name: str) -> bool:
     raise UnfitError("odd_member")
 
 
-def _input(member: Member | None, max_items: int) -> tuple[list[bytes] | None, bytes | None]:
+def _input(member: Member | None, max_items: int) -> tuple[Sequence[bytes] | None, bytes | None]:
     """The input as items or as text; neither if it is absent or of another kind."""
     if member is None:
         return None, None
@@ -191,10 +205,10 @@ def _input(member: Member | None, max_items: int) -> tuple[list[bytes] | None, b
     return items, None
 
 
-def _items(raw: bytes) -> list[bytes]:
+def _items(raw: bytes) -> Sequence[bytes]:
     text, values = _split(raw, _ITEMS)
     if text is raw:
-        return [bytes(value) for value in values]
+        return values
     items: list[bytes] = []
     at = 0
     for value in values:
@@ -213,21 +227,19 @@ def frame(
     With `parent` (ours), `input` holds only the items from `delta_from` on and the parent's id is
     added; a `previous_response_id` of the client's own stays as it is.
     """
-    head: list[bytes] = [b'{"type":"response.create"']
+    parts: list[bytes] = [b'{"type":"response.create"']
     if lane:
-        head.append(b'"stream_id":' + msgspec.json.encode(lane))
+        parts += (b',"stream_id":', msgspec.json.encode(lane))
     if parent is not None:
-        head.append(b'"previous_response_id":' + msgspec.json.encode(parent))
-    head.extend(_sent_members(request, parent is not None, delta_from))
-    return b",".join(head) + b"}"
-
-
-def _sent_members(request: Request, is_delta: bool, delta_from: int) -> Iterable[bytes]:
+        parts += (b',"previous_response_id":', msgspec.json.encode(parent))
     for name, member in request.members.items():
-        if name in UNSENT_MEMBERS or (is_delta and name == "previous_response_id"):
+        if name in UNSENT_MEMBERS or (parent is not None and name == "previous_response_id"):
             continue
-        if is_delta and name == "input":
+        parts += (b",", member.key, b":")
+        if parent is not None and name == "input":
             assert request.items is not None
-            yield member.key + b":[" + b",".join(request.items[delta_from:]) + b"]"
+            parts += (b"[", b",".join(request.items[delta_from:]), b"]")
         else:
-            yield member.key + b":" + member.value
+            parts.append(member.value)
+    parts.append(b"}")
+    return b"".join(parts)  # once: a large input is copied here, and nowhere else

@@ -34,12 +34,14 @@ class Track:
     exact: bytes
     links: bytes
     held: tuple[Held | None, ...]
+    size_bytes: int = field(init=False)  # what it costs to keep
 
-    @property
-    def size_bytes(self) -> int:
-        """What it costs to keep, a reference and its digests an item."""
-        held = sum(HELD_BYTES + len(held) for held in self.held if held is not None)
-        return TRACK_BYTES + len(self.exact) + len(self.links) + 8 * len(self.held) + held
+    def __post_init__(self) -> None:
+        """Counted once: it is asked for with every turn, and never changes."""
+        held = sum([HELD_BYTES + len(held) for held in self.held if held is not None])
+        self.size_bytes = (
+            TRACK_BYTES + len(self.exact) + len(self.links) + 8 * len(self.held) + held
+        )
 
 
 @dataclass(slots=True, eq=False)

@@ -77,10 +77,7 @@ class Wording:
         if self._transcript.item(at).type != "reasoning" or self._is_emptied(expected, at):
             return True
         later = takewhile(_is_reasoning, checkpoint.held[position + 1 :])
-        return any(
-            self._is_same(checkpoint, position + 1 + step, held, at)
-            for step, held in enumerate(later)
-        )
+        return any(held is not None and self._is_echo(held, at) for held in later)
 
     def _compare(self, checkpoint: Checkpoint, limit: int) -> tuple[list[Held | None], int]:
         """Go along both while they are the same, over `limit` items of the request at most.

@@ -73,7 +73,7 @@ class Placing:
         """Which lane made the response that the client itself named."""
         if turn.own_parent is None or turn.own_parent == b"null":
             return None
-        named = turn.own_parent.strip(b'"').decode("utf-8", "replace")
+        named = turn.own_parent.strip(b'"').decode()
         return self._board.pool.owner(turn.key, named)
 
     def _dial_from(self, turn: Turn, now: float) -> float:
@@ -148,8 +148,8 @@ class Placing:
 
     def _waited(self, turn: Turn, need: Need, claims: _Claims, now: float) -> None:
         """It waited in vain."""
-        if need is Need.DISCOVERY and turn.waits_for_discovery:
-            turn.waits_for_discovery = False
+        if need is Need.DISCOVERY:
+            turn.waits_for_discovery = False  # so that it waits for it once
             self._place(turn, claims, now)
             return
         self._board.over_https(turn, "busy" if need is Need.ROOM else "no_websocket")
@@ -166,7 +166,7 @@ class Placing:
             turn.id,
             is_streaming=turn.is_streaming,
             parent=parent,
-            restored=None if parent is None else turn.own_parent or b"null",
+            restored=None if parent is None else b"null",  # ours only where the client named none
             expects_parent=board.beliefs.of(turn.key).names_parents,
             now=now,
         )

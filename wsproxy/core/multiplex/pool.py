@@ -148,18 +148,14 @@ class Pool:
         if ask.own_parent_home is not None:
             return self._on_own_parent(ask.own_parent_home, by_id, now)
         for candidate in ask.candidates:
-            id_, lane_name = candidate.checkpoint.home
+            id_, home = candidate.checkpoint.home
             connection = by_id.get(id_)
             if connection is None or not is_warm(connection, candidate.checkpoint):
                 continue
-            if connection.lanes[lane_name].is_idle:
-                use = Use(connection, lane_name, Route.DELTA, candidate)
-            elif connection.has_room() and (fork := connection.free_lane()) is not None:
-                use = Use(connection, fork, Route.FORK, candidate)
-            else:
-                continue
             if connection.has_room():
-                return _proven(use, now)
+                lane = _home_or_free(connection, home)
+                route = Route.DELTA if lane == home else Route.FORK
+                return _proven(Use(connection, lane, route, candidate), now)
         return None
 
     def _on_own_parent(
@@ -172,9 +168,7 @@ class Pool:
         connection = by_id.get(home[0])
         if connection is None or not connection.has_room():
             return None
-        is_free = connection.lanes[home[1]].is_idle
-        lane = home[1] if is_free else connection.free_lane()
-        return None if lane is None else _proven(Use(connection, lane, Route.FULL), now)
+        return _proven(Use(connection, _home_or_free(connection, home[1]), Route.FULL), now)
 
     def _on_one_of(
         self, connections: Iterable[Connection], ask: Ask, now: float
@@ -182,8 +176,7 @@ class Pool:
         for connection in connections:
             if not connection.has_room():
                 continue
-            lane = connection.free_lane()
-            assert lane is not None, repr(connection)
+            lane = _free_lane(connection)
             stored = next((c for c in ask.candidates if c.checkpoint.is_stored), None)
             if stored is not None and ask.chains_by_id:
                 return _proven(Use(connection, lane, Route.DELTA, stored, is_by_id=True), now)
@@ -202,8 +195,8 @@ class Pool:
         return None
 
     def _later(self, ask: Ask, now: float) -> Hold | None:
-        """Whether a dial is only a matter of pace."""
-        if not now < ask.dial_from < float("inf") or self._room_for(ask.key, now) is None:
+        """Whether a dial is only a matter of pace: it was not made now, though there is room."""
+        if ask.dial_from == float("inf") or self._room_for(ask.key, now) is None:
             return None
         return Hold(Need.DIAL, until=ask.dial_from)
 
@@ -281,6 +274,17 @@ def is_warm(connection: Connection, checkpoint: Checkpoint) -> bool:
     """Whether the checkpoint is still the latest response of its lane."""
     lane = connection.lanes.get(checkpoint.home[1])
     return connection.is_open and lane is not None and lane.warm is checkpoint
+
+
+def _home_or_free(connection: Connection, home: LaneName) -> LaneName:
+    """The lane that its parent is on; where that is busy, another of a connection with room."""
+    return home if connection.lanes[home].is_idle else _free_lane(connection)
+
+
+def _free_lane(connection: Connection) -> LaneName:
+    lane = connection.free_lane()
+    assert lane is not None, repr(connection)  # `has_room` said so
+    return lane
 
 
 def _proven(use: Use, now: float) -> Use | Hold:

@@ -4,8 +4,9 @@ Rules of this file
 ------------------
 1. An ordinary event costs one look, its edits and an append; the core is asked only when a turn
    starts, ends, errs, or when something is wrong.
-2. Bytes are gathered per turn and handed on once per read (`drain`).
-3. If it is not certain whose bytes these are, nobody gets them.
+2. What the core is told can be edited and read: whatever cannot is refused before (F18).
+3. Bytes are gathered per turn and handed on once per read (`drain`).
+4. If it is not certain whose bytes these are, nobody gets them.
 """
 
 from __future__ import annotations
@@ -13,17 +14,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from msgspec import UNSET
+
 from wsproxy.core.api.canonical import NotStrictError
+from wsproxy.core.api.errors import upstream_error
 from wsproxy.core.api.events import (
+    USUAL_TYPES,
     EventError,
+    Head,
     Kind,
     Received,
     edited,
     is_gapless,
+    look,
     ordered,
     output_item,
     outputs,
     receive,
+    relayed,
     response_id,
     shows_parent,
     sse,
@@ -129,10 +137,18 @@ class Stream:
         if self.is_discarding:
             return
         number = self.next_number
+        if self.is_streaming:  # an event that cannot be edited raises, and takes no number
+            self.pending.append(sse(received.type, edited(received, number, self.restored)))
         if received.is_numbered:
             self.next_number = number + 1
-        if self.is_streaming:
-            self.pending.append(sse(received.type, edited(received, number, self.restored)))
+
+    def relay(self, head: Head, payload: bytes) -> None:
+        """The same for one of the usual events of a turn that has started."""
+        number = self.next_number
+        if self.is_streaming and not self.is_discarding:
+            self.pending.append(relayed(head, payload, number, self.restored))
+        if head.sequence_number is not UNSET:
+            self.next_number = number + 1
 
     def take_pending(self) -> bytes:
         """What is to be written now, in one piece."""
@@ -215,29 +231,53 @@ class Relay:
     def receive(self, payload: bytes, now: float) -> Significant | Received | None:
         """Take one message; what the core must know, and WebSocket-only frames, are returned."""
         try:
-            received = receive(payload)
-            kind = received.kind
-            if kind is Kind.CONNECTION:
-                return received
-            lane = received.stream_id
-            stream = self.default if lane is None else self.streams.get(lane)
+            head = look(payload)
+            lane = head.stream_id
+            stream = self.streams.get(lane) if type(lane) is str else self.default
             if stream is None:
-                return self._nobodys(received)
+                received = receive(payload, head)
+                return received if received.kind is Kind.CONNECTION else self._nobodys(received)
+            if not stream.is_started or head.type not in USUAL_TYPES:
+                return self._unusual(stream, receive(payload, head), now)
             stream.heard_at = now
             stream.event_count += 1
             stream.upstream_bytes += len(payload)
             if stream.upstream_bytes > self._max_bytes or stream.event_count > self._max_events:
-                return MessageRefused(self.connection, Fault.MESSAGE_TOO_BIG, "an endless turn")
-            if kind is Kind.ORDINARY and stream.is_started:
-                if stream.first_output_at is None:
-                    stream.first_output_at = now
-                if not stream.pending:
-                    self.dirty.append(stream)
-                stream.forward(received)
-                return None
-            return self._significant(stream, received)
+                return self._endless()
+            if stream.first_output_at is None:
+                stream.first_output_at = now
+            if not stream.pending:
+                self.dirty.append(stream)
+            stream.relay(head, payload)
+            return None
         except EventError as error:
             return MessageRefused(self.connection, Fault.INVALID_EVENT, str(error))
+
+    def _endless(self) -> MessageRefused:
+        return MessageRefused(self.connection, Fault.MESSAGE_TOO_BIG, "an endless turn")
+
+    def _unusual(
+        self, stream: Stream, received: Received, now: float
+    ) -> Significant | Received | None:
+        """Of everything but the usual events there are a few in a turn."""
+        if received.kind is Kind.CONNECTION:
+            return received
+        stream.heard_at = now
+        stream.event_count += 1
+        stream.upstream_bytes += len(received.payload)
+        if stream.upstream_bytes > self._max_bytes or stream.event_count > self._max_events:
+            return self._endless()
+        if received.kind is Kind.ORDINARY and stream.is_started:
+            if stream.first_output_at is None:
+                stream.first_output_at = now
+            self._forward(stream, received)
+            return None
+        return self._significant(stream, received)
+
+    def _forward(self, stream: Stream, received: Received) -> None:
+        if not stream.pending:
+            self.dirty.append(stream)
+        stream.forward(received)
 
     def _significant(self, stream: Stream, received: Received) -> Significant | None:
         kind = received.kind
@@ -251,7 +291,7 @@ class Relay:
         if kind is Kind.ITEM_DONE:
             stream.remember(received)
         if kind is Kind.ERROR:
-            return ErrorReceived(self.connection, stream.turn, received, is_first, has_echo)
+            return self._error(stream.turn, received, is_first=is_first, has_echo=has_echo)
         if kind in _WITH_RESPONSE:
             named = response_id(received.payload)
             if self._is_anothers(stream, received, named):
@@ -262,11 +302,17 @@ class Relay:
                 return self._ends(stream, received, named, is_first)
             stream.response_id = stream.response_id or named
         if is_first:
+            stream.forward(received)
             return TurnStarted(self.connection, stream.turn, received, has_echo)
-        if not stream.pending:
-            self.dirty.append(stream)
-        stream.forward(received)
+        self._forward(stream, received)
         return None
+
+    def _error(
+        self, turn: TurnId | None, received: Received, *, is_first: bool, has_echo: bool
+    ) -> ErrorReceived:
+        """An error frame that cannot be read is refused here (F18), before the core acts on it."""
+        upstream_error(received.payload)
+        return ErrorReceived(self.connection, turn, received, is_first, has_echo)
 
     def _ends(
         self, stream: Stream, received: Received, named: str | None, is_first: bool
@@ -277,6 +323,8 @@ class Relay:
             self._ended[received.stream_id] = named
         is_same = stream.response_id in (None, named)
         is_kept = received.kind is Kind.COMPLETED and is_same
+        outputs_ = stream.outputs(received) if is_kept else None
+        stream.forward(received)
         return TurnEnded(
             self.connection,
             stream.turn,
@@ -284,7 +332,7 @@ class Relay:
             is_first,
             has_echo,
             named if is_kept else None,
-            stream.outputs(received) if is_kept else None,
+            outputs_,
         )
 
     def _is_anothers(self, stream: Stream, received: Received, named: str | None) -> bool:
@@ -304,7 +352,7 @@ class Relay:
     def _nobodys(self, received: Received) -> Significant | None:
         """An event no running turn can be given (F21, F22, F30)."""
         if received.kind is Kind.ERROR and received.stream_id is None:
-            return ErrorReceived(self.connection, None, received, False, False)
+            return self._error(None, received, is_first=False, has_echo=False)
         if not received.type.startswith("response.") and received.kind is not Kind.ERROR:
             return None  # of the connection, whoever invented it; nobody's answer is touched
         is_late = received.stream_id in self.names if received.stream_id else not self.streams

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
+from io import BytesIO
 from typing import Final
 
 #: What is offered: the server may choose our window, and both sides keep their context.
@@ -23,6 +24,9 @@ FREE_BYTES: Final = 1024 * 1024
 
 #: RFC 7692 §7.2.1: the end of every sync flush, left off the wire.
 _TAIL: Final = b"\x00\x00\xff\xff"
+
+#: Deflated in one go; the output buffer of one call is a copy besides what is kept.
+_SLICE_BYTES: Final = 128 * 1024
 
 _WINDOW_BITS: Final = {str(bits): bits for bits in range(8, 16)}
 _SMALLEST_ZLIB_WINDOW: Final = 9  # zlib cannot deflate raw streams with a window of 2^8
@@ -128,10 +132,15 @@ class Deflater:
 
     def deflate(self, payload: bytes) -> bytes:
         """One whole message. Text that cannot shrink grows by at most 5 bytes in 16 KiB."""
-        deflated = b"".join((self._stream.compress(payload), self._stream.flush(zlib.Z_SYNC_FLUSH)))
+        deflated = BytesIO()  # grows in place: joined and cut, a large one would be there twice
+        view = memoryview(payload)
+        for start in range(0, len(payload), _SLICE_BYTES):
+            deflated.write(self._stream.compress(view[start : start + _SLICE_BYTES]))
+        deflated.write(self._stream.flush(zlib.Z_SYNC_FLUSH))
+        deflated.truncate(deflated.tell() - len(_TAIL))
         if not self._is_kept:
             self._stream = self._fresh()
-        return deflated[: -len(_TAIL)]
+        return deflated.getvalue()
 
     def _fresh(self) -> zlib._Compress:
         return zlib.compressobj(LEVEL, zlib.DEFLATED, -self._window_bits)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 import h11
@@ -37,9 +37,9 @@ class HandshakeError(Exception):
 class Accepted:
     """The 101. `trailing`: bytes after it, which are frames already."""
 
-    headers: RawHeaders
+    headers: RawHeaders = field(repr=False)
     deflate: DeflateParameters | None
-    trailing: bytes
+    trailing: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +48,8 @@ class Refused:
 
     fault: Fault
     status: int | None
-    headers: RawHeaders
-    body: bytes
+    headers: RawHeaders = field(repr=False)
+    body: bytes = field(repr=False)
     detail: str
 
 
@@ -95,8 +95,8 @@ class Handshake:
         try:
             request = h11.Request(method=b"GET", target=target, headers=list(headers))
             return (self._http.send(request) or b"") + (self._http.send(h11.EndOfMessage()) or b"")
-        except h11.LocalProtocolError as error:
-            raise HandshakeError(str(error)) from None
+        except h11.LocalProtocolError:  # whose words repeat the value, and it may be a key
+            raise HandshakeError("a header or the target that HTTP does not allow") from None
 
     @property
     def is_refused(self) -> bool:

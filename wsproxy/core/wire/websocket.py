@@ -15,7 +15,7 @@ Rules of this file
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 from wsproto.connection import CLIENT, Connection, ConnectionState
@@ -77,7 +77,7 @@ class Ended:
 class Body:
     """A text message as it will be on the wire, not masked yet."""
 
-    payload: bytes
+    payload: bytes = field(repr=False)
     is_compressed: bool
 
 
@@ -163,8 +163,13 @@ class WebSocket:
                 size = data[at + 2] << 8 | data[at + 3]
                 is_short = size >= frames.TWO_BYTE_LENGTH
             stop = start + size
-            if is_short and stop <= end and self._is_text(first_byte) and size <= self._max_bytes:
-                self._take_text(first_byte, data[start:stop], messages)
+            if is_short and stop <= end and size <= self._max_bytes and self._is_text(first_byte):
+                payload = data[start:stop]
+                if first_byte == frames.WHOLE_TEXT and payload.isascii():
+                    messages.append(payload)
+                    at = stop
+                    continue
+                self._take_text(first_byte, payload, messages)
             else:
                 stop = self._take_frame(data, at, messages)
                 if stop == at:
@@ -320,6 +325,11 @@ class WebSocket:
         self._outgoing += self.close(code, reason)
 
     # ---- Frames out ----------------------------------------------------------------------------
+
+    @property
+    def has_outgoing(self) -> bool:
+        """Whether `take_outgoing` has something to give."""
+        return bool(self._outgoing)
 
     def take_outgoing(self) -> bytes:
         """What must be written in answer to what was fed: a pong, a close frame, mostly nothing."""

@@ -30,10 +30,16 @@ Value = str | int | float | bool | None
 
 def otlp(traces: Traces, sessions: Sequence[Session]) -> Iterator[str]:
     """One `ExportTraceServiceRequest`."""
-    spans = [_span(traces, turn) for session in sessions for turn in session.turns]
+    turns = [turn for session in sessions for turn in session.turns]
+    upstreams = {name: run.upstream for name, run in traces.runs.items()}
+    yield document([span(turn, upstreams.get(turn.run, "")) for turn in turns])
+
+
+def document(spans: Sequence[Mapping[str, Any]]) -> str:
+    """One `ExportTraceServiceRequest` of these spans."""
     scope = {"name": "wsproxy", "version": version("wsproxy")}
     resource = _attributes({"service.name": "wsproxy", "service.version": version("wsproxy")})
-    yield json.dumps(
+    return json.dumps(
         {
             "resourceSpans": [
                 {
@@ -45,8 +51,8 @@ def otlp(traces: Traces, sessions: Sequence[Session]) -> Iterator[str]:
     )
 
 
-def _span(traces: Traces, turn: TurnRecord) -> dict[str, Any]:
-    run = traces.runs.get(turn.run)
+def span(turn: TurnRecord, upstream: str) -> dict[str, Any]:
+    """One turn as a client span; `upstream`: the URL it went to, "" if that is not known."""
     return {
         "traceId": _id(turn.run, turn.session, size=16),
         "spanId": _id(turn.run, turn.turn, size=8),
@@ -54,26 +60,25 @@ def _span(traces: Traces, turn: TurnRecord) -> dict[str, Any]:
         "kind": _CLIENT,
         "startTimeUnixNano": _nanoseconds(turn.at),
         "endTimeUnixNano": _nanoseconds(turn.at + turn.took_s),
-        "attributes": _attributes(_about(turn, run.upstream if run else "")),
+        "attributes": _attributes(_about(turn, upstream)),
         "events": list(_events(turn.at, turn.phases)),
         "status": {"code": _STATUS_ERROR if is_failed(turn) else _STATUS_UNSET},
     }
 
 
 def _about(turn: TurnRecord, upstream: str) -> Mapping[str, Value]:
-    where = urlsplit(upstream)
-    is_openai = where.hostname == "api.openai.com"
+    host, port = _address(upstream)
     return {
         "gen_ai.operation.name": "chat",
-        "gen_ai.provider.name": "openai" if is_openai else "_OTHER",
+        "gen_ai.provider.name": "openai" if host == "api.openai.com" else "_OTHER",
         "gen_ai.request.model": turn.model or None,
         "gen_ai.conversation.id": _conversation(turn),
         "gen_ai.output.type": None,
         "gen_ai.usage.input_tokens": turn.tokens_in,
         "gen_ai.usage.output_tokens": turn.tokens_out,
         "gen_ai.usage.cache_read.input_tokens": turn.tokens_cached,
-        "server.address": where.hostname,
-        "server.port": where.port,
+        "server.address": host,
+        "server.port": port,
         "http.response.status_code": turn.status,
         "error.type": (turn.code or turn.outcome) if is_failed(turn) else None,
         "wsproxy.turn": turn.turn,
@@ -88,6 +93,15 @@ def _about(turn: TurnRecord, upstream: str) -> Mapping[str, Value]:
         "wsproxy.events": turn.events,
         "wsproxy.retries": turn.retries,
     }
+
+
+def _address(upstream: str) -> tuple[str | None, int | None]:
+    """Host and port; neither out of a damaged journal."""
+    try:
+        where = urlsplit(upstream)
+        return where.hostname, where.port
+    except ValueError:
+        return None, None
 
 
 def _conversation(turn: TurnRecord) -> str | None:
