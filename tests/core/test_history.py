@@ -198,6 +198,15 @@ def test_an_id_of_one_pool_key_resolves_for_no_other() -> None:
     assert stage.look(request, OTHER_KEY).parent == "theirs"
 
 
+def test_an_id_that_upstream_gives_twice_does_not_stand_for_a_message() -> None:
+    stage = Stage()
+    items = [user("q"), says("a", id="msg"), user("p"), says("b", id="msg"), user("on")]
+    stage.run(body(items[:1], store=True), [items[1]], "r1")
+    stage.run(body(items[:3], store=True), [items[3]], "r2")
+    respelled = [dict(reversed(item.items())) for item in items]  # none is known by its bytes
+    assert stage.look(body(respelled, store=True)).parent == "r2"
+
+
 def test_equal_conversations_are_all_found_the_latest_first() -> None:
     stage = Stage()
     for n in range(3):
@@ -229,6 +238,9 @@ def test_too_many_equals_cost_a_longer_conversation_only_its_oldest_checkpoint()
     assert "first" not in kept
     longer = body([user("q"), says("a"), user("p"), says("b"), user("o")])
     assert stage.look(longer).parent == "second"
+    conversations = {c.conversation.number: c.conversation for c in stage.history}
+    measured = sum(conversation.measured_bytes() for conversation in conversations.values())
+    assert stage.history.size_bytes == measured
     stage.history.expire(2.0)
     assert stage.history.size_bytes == 0
 
@@ -422,12 +434,34 @@ def test_the_least_recently_used_conversation_goes_first() -> None:
     assert stage.look(body([user("b"), says("x"), user("on")])).why == "new_conversation"
 
 
+def test_what_is_forgotten_takes_nothing_of_its_length_with_it() -> None:
+    stage = Stage(History(max_conversations=2))
+    stage.run(body([user("a")]), [says("x")], "a")
+    stage.run(body([user("b")]), [says("x")], "b")
+    stage.run(body([user("b"), says("x"), user("on")]), [says("y")], "b2")
+    stage.run(body([system("be"), user("c")]), [says("x")], "c")
+    assert sorted(c.response_id for c in stage.history) == ["b", "b2", "c"]
+    assert stage.look(body([user("b"), says("x"), user("or")])).parent == "b"
+
+
 def test_bytes_are_bounded() -> None:
     stage = Stage(History(max_bytes=100_000))
     for n in range(100):
         stage.run(body([user(f"{n} {m}") for m in range(50)]), [thinks("1", "b"), says("x")])
         assert stage.history.size_bytes <= 100_000
     assert 5 < len(stage.history) < 100
+
+
+@pytest.mark.parametrize(("missing_bytes", "kept"), [(0, 2), (1, 1)], ids=["just", "not quite"])
+def test_what_just_fits_is_kept(missing_bytes: int, kept: int) -> None:
+    unbounded = Stage()
+    requests = [body([user(name)]) for name in "ab"]
+    for request in requests:
+        unbounded.run(request, [says("x")])
+    stage = Stage(History(max_bytes=unbounded.history.size_bytes - missing_bytes))
+    for request in requests:
+        stage.run(request, [says("x")])
+    assert len(stage.history) == kept
 
 
 def test_other_names_of_items_are_counted_and_bounded() -> None:
@@ -442,6 +476,17 @@ def test_other_names_of_items_are_counted_and_bounded() -> None:
     for n in range(30):
         many.run(body([user("p")]), [(thinks(f"{n}", f"a{n}"), thinks(f"{n}", f"b{n}"))])
     assert many.history.size_bytes <= 24_000
+
+
+@pytest.mark.parametrize(("tenths", "kept"), [(3, 3), (1, 1), (0, 1)])
+def test_other_names_of_items_take_a_tenth_of_the_memory_and_at_least_one_stays(
+    tenths: int, kept: int
+) -> None:
+    stage = Stage(History(max_bytes=tenths * 10 * ALIAS_BYTES))
+    for n in range(5):
+        stage.run(body([user("p")]), [(thinks("1", f"a{n}"), thinks("1", f"b{n}"))])
+    conversations = {c.conversation.number: c.conversation.size_bytes for c in stage.history}
+    assert stage.history.size_bytes - sum(conversations.values()) == kept * ALIAS_BYTES
 
 
 def test_one_conversation_too_large_for_the_bound_is_kept_alone() -> None:
@@ -484,3 +529,9 @@ def test_a_parent_that_was_evicted_meanwhile_starts_a_new_conversation() -> None
     assert [c.response_id for c in stage.history] == ["a2"]
     stage.run(body([user("c")]), [says("x")], "c")
     assert [c.response_id for c in stage.history] == ["c"]
+
+
+def test_conversations_are_numbered_from_one() -> None:
+    stage = Stage()
+    kept = [stage.run(body([user(name)]), [says("x")]).checkpoint for name in "ab"]
+    assert [c.conversation.number for c in kept if c is not None] == [1, 2]
