@@ -251,8 +251,8 @@ def _phase_rows(turn: TurnRecord) -> Iterator[_PhaseRow]:
     for name, words in _PHASES.items():
         at: float | None = getattr(turn.phases, name)
         if at is not None:
-            bar = " " * round(since / took * BAR_WIDTH)
-            bar += _OUTPUT * max(1, round((at - since) / took * BAR_WIDTH))
+            bar = " " * round(_share(since, took, 0.0) * BAR_WIDTH)
+            bar += _OUTPUT * max(1, round(_share(at - since, took, 0.0) * BAR_WIDTH))
             yield words, at, at - since, bar[: BAR_WIDTH + 1]
             since = at
 
