@@ -70,13 +70,16 @@ class RunningTurn:
     def answer(self) -> int:
         """Begin a streamed answer with what is there of it; returns how many bytes were written."""
         self.sink.start(200, [_SSE, *self._told()])
-        return self._write_pending()
+        first = self._stream.take_pending()
+        self.sink.write(first)
+        return len(first)
 
     def finish(self, received: Received) -> int:
         """The terminal event has come; returns how many bytes were written."""
         if self._stream.is_streaming:
-            written = self._write_pending()
-            self.sink.finish()
+            last = self._stream.take_pending()
+            self.sink.finish(last)
+            written = len(last)
         else:
             written = self._respond(received)
         self.end()
@@ -95,8 +98,7 @@ class RunningTurn:
     def relay_error(self, error: UpstreamError) -> None:
         """Upstream refused it, or gave it up in mid-stream."""
         if self.sink.is_started:
-            self._say_last(flat_event(error, self._next_number))
-            self.sink.finish()
+            self.sink.finish(self._last(flat_event(error, self._next_number)))
         else:
             headers = [
                 (name.encode("latin-1"), value.encode("latin-1")) for name, value in error.headers
@@ -124,7 +126,7 @@ class RunningTurn:
     def break_off(self, code: str, message: str) -> None:
         """Upstream was lost in mid-answer: say so, and let nobody take it for whole."""
         if self.sink.is_started:
-            self._say_last(flat_error(code, message, None, self._next_number))
+            self.sink.write(self._last(flat_error(code, message, None, self._next_number)))
             self.sink.abort()
         else:
             own = told(self.id, Route.NONE, Why(code))
@@ -152,13 +154,8 @@ class RunningTurn:
     def _next_number(self) -> int:
         return self.stream.next_number if self.stream is not None else 0
 
-    def _write_pending(self) -> int:
-        pending = self._stream.take_pending()
-        self.sink.write(pending)
-        return len(pending)
-
-    def _say_last(self, error: bytes) -> None:
-        self.sink.write(self._stream.take_pending() + sse("error", error))
+    def _last(self, error: bytes) -> bytes:
+        return self._stream.take_pending() + sse("error", error)
 
     def _told(self) -> list[tuple[bytes, bytes]]:
         return [*self.headers, *told(self.id, self.route, self.why)]

@@ -31,8 +31,8 @@ class Sink(Protocol):
     def write(self, data: bytes) -> None:
         """Hand bytes of the body to the transport at once (one write, nothing waits)."""
 
-    def finish(self) -> None:
-        """End a streamed answer in the regular way (last chunk)."""
+    def finish(self, data: bytes) -> None:
+        """Hand on the last bytes and end a streamed answer in the regular way, in one write."""
 
     def respond(self, status: int, headers: Headers, body: bytes) -> None:
         """Write a whole answer with its Content-Length, head and body in one go."""

@@ -80,8 +80,9 @@ class Client:
         """See `ports.Sink`."""
         self.writes += 1
 
-    def finish(self) -> None:
+    def finish(self, data: bytes) -> None:
         """See `ports.Sink`."""
+        self.writes += 1
         self.is_ended = True
 
     def respond(self, status: int, headers: Headers, body: bytes) -> None:

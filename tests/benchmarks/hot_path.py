@@ -42,6 +42,9 @@ class Nowhere(asyncio.Transport):
     def write(self, data: bytes | bytearray | memoryview[Any]) -> None:
         self.written += len(data)
 
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """It keeps nothing."""
+
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         """Nothing will be read from it."""
 

@@ -60,8 +60,10 @@ class Sink:
         self._buffered = self.buffered_bytes() + len(data)
         self.on_write(self.writes)
 
-    def finish(self) -> None:
+    def finish(self, data: bytes) -> None:
         """See `ports.Sink`."""
+        if data:
+            self.write(data)
         self._demand(self.is_started and not self.ending, "an end without an answer")
         self.ending = "finished"
 

@@ -36,6 +36,10 @@ class TurnAnswer:
     def __init__(self, request: web.BaseRequest) -> None:
         self._request = request
         self._transport = request.transport
+        if self._transport is not None:
+            # uvloop would keep what is written until all else is seen to; the first event must
+            # not wait for what came behind it.
+            self._transport.set_write_buffer_limits(high=0)
         self._unsent_head = b""
         self._is_chunked = False
         self.answer: RawAnswer | None = None
@@ -63,11 +67,12 @@ class TurnAnswer:
             return
         self._send(self._started().framed(data))
 
-    def finish(self) -> None:
+    def finish(self, data: bytes) -> None:
         """See `ports.Sink`."""
         answer = self._started()
         answer.is_ended = True
-        self._send(_LAST_CHUNK if answer.is_framed else b"")
+        last = answer.framed(data) if data else b""
+        self._send(last + _LAST_CHUNK if answer.is_framed else last)
 
     def respond(self, status: int, headers: Headers, body: bytes) -> None:
         """See `ports.Sink`."""
