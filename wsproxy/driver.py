@@ -119,8 +119,10 @@ class Driver:
         dice: random.Random = _DICE,
         clock_gap: Callable[[], float] = _clock_gap,
     ) -> None:
-        """`dice` and `clock_gap` (wall clock minus monotonic, s) can be told for a simulation."""
+        """To be made on the event loop. `dice` and `clock_gap` (wall clock minus monotonic, s) can
+        be told for a simulation."""
         self._options = options
+        self._now = asyncio.get_running_loop().time
         self._core = multiplexer
         self._relays = multiplexer.relays
         self._reader = Reader(options.websocket_url, options.reading, identities, fields, note)
@@ -191,6 +193,7 @@ class Driver:
         self._accounts.end(turn.account, self._now())
 
     def _look_for_sleep(self) -> None:
+        """Soon after it, so that what was opened since is not taken for older than it is."""
         gap = self._read_clock_gap()
         if gap - self._clock_gap > SLEEP_JUMP_S:
             self._handle(Slept(gap - self._clock_gap))
@@ -200,6 +203,9 @@ class Driver:
 
     def link_opened(self, connection: ConnectionId, headers: Headers, is_compressed: bool) -> None:
         """See `ports.LinkEvents`."""
+        self._look_for_sleep()
+        if connection not in self._links:
+            return  # it was given up for that
         allowed = self._options.response_headers
         self._announced[connection] = [
             (name, value)
@@ -348,9 +354,6 @@ class Driver:
 
     # ── Performing ───────────────────────────────────────────────────────────────────────────
 
-    def _now(self) -> float:
-        return asyncio.get_running_loop().time()
-
     def _handle(self, event: Event) -> None:
         now = self._now()
         commands = self._core.handle(event, now)
@@ -373,6 +376,7 @@ class Driver:
 
     def _tick(self) -> None:
         self._timer = None
+        self._look_for_sleep()
         self._handle(Tick())
 
     def _perform(self, command: Command) -> None:

@@ -14,22 +14,23 @@ OPENAI = Upstream(Rules(), is_known=True)
 NAMELESS = Upstream(Rules(error_shape="g"), is_known=True)
 
 
-def agents(*acts: str, wait_s: float = 0.0) -> tuple[AgentPlan, ...]:
-    """An agent for each act, all of one key."""
+def agents(*acts: str | tuple[str, float, str], seed: int | None = None) -> tuple[AgentPlan, ...]:
+    """An agent for each act (or act, wait, hint), all of one key."""
+    told = [(act, 0.0, "shared") if isinstance(act, str) else act for act in acts]
     return tuple(
         AgentPlan(
             number=number,
             key=0,
-            hint="shared",
+            hint=hint,
             stream=True,
             store=False,
             spelling="exact",
             reasoning="",
             retries=0,
             takes_bytes_per_s=0.0,
-            steps=(Step(act, wait_s, number),),
+            steps=(Step(act, wait_s, number if seed is None else seed),),
         )
-        for number, act in enumerate(acts)
+        for number, (act, wait_s, hint) in enumerate(told)
     )
 
 
@@ -52,6 +53,17 @@ FOUND = {
     # Without a status it was read as 500, and the refused field was never left out.
     "`stream_id` refused in a frame that has no status": [
         Plan(0, Upstream(Rules(lanes="refused", error_shape="f"), False), Knobs(), agents("ask"))
+    ],
+    # The sleep was noticed with the next turn, and counted to the age of what was opened since.
+    "a connection that opens after the machine slept": [
+        Plan(
+            seed,
+            Upstream(Rules(connection_life_s=80.0), is_known=False),
+            Knobs(max_age_s=60.0, age_jitter_s=10.0),
+            agents(("ask", 0.01, "shared"), ("fork", 0.1, "none"), ("ask", 1.0, "none"), seed=seed),
+            (Strike("time", 0.3, "sleep", "alive"), Strike("dial", 2, "slow", "1")),
+        )
+        for seed in range(8, 12)
     ],
     # The driver kept the ticket of a frame whose connection it had dropped itself.
     "a client that leaves before its frame has left": [

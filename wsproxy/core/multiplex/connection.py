@@ -267,7 +267,12 @@ class Connection:
         self.pinged_at = self.probing_since = None
 
     def slept(self, for_s: float) -> None:
-        """The machine slept: upstream's clock went on, and the road must be proven again."""
+        """The machine slept: upstream's clock went on, and the road must be proven again.
+
+        What is still being dialled will be as old as its handshake.
+        """
+        if self.state is State.DIALLING:
+            return
         self.opened_at -= for_s
         self.retire_at -= for_s
         self.received_at = float("-inf")
