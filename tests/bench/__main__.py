@@ -13,12 +13,19 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from tests.bench import peers, rounds
-from tests.bench.children import ROOT, has_nginx
+from tests.bench.children import CACHE, ROOT, has_nginx
+from tests.bench.environments import environment
+from tests.bench.ledger import Extent
 from tests.bench.page import page
 from tests.bench.picture import picture
+from tests.bench.profile import SPY
+from tests.bench.readme import replaced
+
+DOCS: Final = ROOT / "docs"
+README: Final = ROOT / "README.md"
 
 
 def main(arguments: list[str]) -> int:
@@ -26,8 +33,10 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="under two minutes, without peers")
     parser.add_argument("--prepare", action="store_true", help="install nginx and peers, and end")
-    parser.add_argument("--json", type=Path, default=ROOT / ".cache" / "bench" / "results.json")
-    parser.add_argument("--docs", type=Path, default=ROOT / "docs", help="where the page goes")
+    parser.add_argument("--json", type=Path, default=CACHE / "results.json")
+    parser.add_argument(
+        "--docs", type=Path, default=DOCS, help="where the page goes; elsewhere, README.md stays"
+    )
     parser.add_argument("--from", dest="raw", type=Path, help="write the page of earlier results")
     chosen = parser.parse_args(arguments)
     if sys.platform != "linux":
@@ -38,18 +47,26 @@ def main(arguments: list[str]) -> int:
     if not chosen.raw:
         chosen.json.parent.mkdir(parents=True, exist_ok=True)
         chosen.json.write_text(json.dumps(results, indent=1))
-    (chosen.docs / "measurements.md").write_text(page(results))
-    (chosen.docs / "measurements.svg").write_text(picture(results["tables"]))
+    write(results, chosen.docs)
     print(f"{chosen.docs / 'measurements.md'} is written; raw results: {chosen.raw or chosen.json}")
     return 0
+
+
+def write(results: dict[str, Any], docs: Path) -> None:
+    """The page and its picture; after a full run, into our own docs, the README's table too."""
+    docs.mkdir(parents=True, exist_ok=True)
+    (docs / "measurements.md").write_text(page(results))
+    (docs / "measurements.svg").write_text(picture(results["tables"]))
+    if docs.resolve() == DOCS and not results["meta"]["flags"]:
+        README.write_text(replaced(README.read_text(), results["tables"]))
 
 
 def measured(is_quick: bool) -> dict[str, Any]:
     """All measurements, and what they were taken on."""
     before = os.getloadavg()[0]
-    extent = rounds.Extent.quick() if is_quick else rounds.Extent.full()
+    extent = Extent.quick() if is_quick else Extent.full()
     began = time.monotonic()
-    tables = rounds.run(extent)
+    ledger = rounds.run(extent)
     cores = os.cpu_count() or 1
     machine = (
         f"{cores} cores, {platform.system()}, Python {platform.python_version()}, "
@@ -57,7 +74,7 @@ def measured(is_quick: bool) -> dict[str, Any]:
     )
     flags = " --quick" if is_quick else ""
     meta = {"flags": flags, "machine": machine, "load": round(before, 1), "cores": cores}
-    return {"meta": meta, "tables": tables}
+    return {"meta": meta, "tables": ledger.tables, "notes": ledger.notes}
 
 
 def prepare() -> int:
@@ -65,6 +82,7 @@ def prepare() -> int:
     if not has_nginx():
         subprocess.run(["apt-get", "install", "-y", "--no-install-recommends", "nginx"], check=True)
     found = [peers.prepared(name) for name in peers.PEERS]
+    found.append(environment(SPY, SPY))
     return 0 if all(found) else 1
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 from collections.abc import Iterator
@@ -83,6 +84,12 @@ class Talk:
         if shape.tools_at_top_bytes:
             return cls(items, include=include, tools=tools(shape.tools_at_top_bytes))
         return cls(items, include=include)
+
+    def copy(self) -> Talk:
+        """The same up to now, that goes on by itself."""
+        other = copy.copy(self)
+        other._items = list(self._items)
+        return other
 
     def body(self, kind: str = "text") -> bytes:
         """The next request; the reply will be of that kind."""

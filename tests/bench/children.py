@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from tests.bench.authority import Authority
+
 ROOT: Final = Path(__file__).parent.parent.parent
 #: What children say, and what is installed for the bench.
 CACHE: Final = ROOT / ".cache" / "bench"
@@ -56,6 +58,12 @@ class Child:
             with contextlib.suppress(FileNotFoundError):
                 total += int((task / "schedstat").read_text().split()[0])
         return total / 1e9
+
+    def cpu_parts_s(self) -> tuple[float, float]:
+        """The same by halves: in the program itself, and in the kernel on its behalf."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        ticks_a_s = os.sysconf("SC_CLK_TCK")
+        return int(fields[11]) / ticks_a_s, int(fields[12]) / ticks_a_s
 
     def rss_bytes(self) -> int:
         """Memory that is in use now."""
@@ -120,23 +128,26 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def source(*, has_deflate: bool = False) -> Iterator[Child]:
-    """The light upstream."""
+def source(*, has_deflate: bool = False, authority: Authority | None = None) -> Iterator[Child]:
+    """The light upstream; with an authority, over TLS."""
     flags = ["--deflate"] if has_deflate else []
+    if authority is not None:
+        flags.append(f"--tls={authority.server_file}")
     with started("direct", [sys.executable, "-m", "tests.bench.source", *flags]) as child:
         yield child
 
 
 @contextlib.contextmanager
 def wsproxy(
-    upstream: Child, *, name: str = "wsproxy", has_deflate: bool = False
+    upstream: Child, *, has_deflate: bool = False, authority: Authority | None = None
 ) -> Iterator[Child]:
     """The proxy as it is shipped, tracing included; upstream's habits are known to it."""
     command = [sys.executable, "-m", "wsproxy", "serve", "--listen", "127.0.0.1:0"]
     habits = ["--upstream", upstream.base_url, "--lanes", "on", "--continuation", "on"]
     compression = ["--compression", "deflate" if has_deflate else "off"]
     end = ["--drain-timeout", "0"]
-    with started(name, [*command, *habits, *compression, *end]) as child:
+    trusted = ["--set", f"upstream_ca_file={authority.ca_file}"] if authority is not None else []
+    with started("wsproxy", [*command, *habits, *compression, *end, *trusted]) as child:
         yield child
 
 

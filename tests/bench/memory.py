@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from typing import Final
 
-from tests.bench.children import Child, wsproxy
+from tests.bench.authority import Authority
+from tests.bench.children import Child, source, wsproxy
 from tests.bench.client import caller, told
 from tests.bench.turns import sessions
 
@@ -40,19 +41,35 @@ async def grown(
         return (child.rss_bytes() - before) / count
 
 
-async def memory(
-    upstream: Child, deflating: Child, *, idle: int, histories: int
+async def memory(authority: Authority, *, idle: int, histories: int) -> dict[str, float]:
+    """Bytes each: at start, a session, a connection of each kind, a history of 1 MB."""
+    with (
+        source() as upstream,
+        source(has_deflate=True) as deflating,
+        source(has_deflate=True, authority=authority) as secure,
+    ):
+        return await _memory(upstream, deflating, secure, authority, idle, histories)
+
+
+async def _memory(
+    upstream: Child,
+    deflating: Child,
+    secure: Child,
+    authority: Authority,
+    idle: int,
+    histories: int,
 ) -> dict[str, float]:
-    """Bytes each: at start, a session, a connection (plain, deflate), a history of 1 MB."""
     with wsproxy(upstream) as child:
         await told(child.base_url, "/_wsproxy/pools")
         await asyncio.sleep(_SETTLE_S)
         start = child.rss_bytes()
     compressing = wsproxy(deflating, has_deflate=True)
+    hiding = wsproxy(secure, has_deflate=True, authority=authority)
     return {
         "at start": start,
         "session": await grown(wsproxy(upstream), idle, 400, keys=False),
         "connection": await grown(wsproxy(upstream), _CONNECTIONS, 400, keys=True),
         "connection, deflate": await grown(compressing, _CONNECTIONS, 400, keys=True),
+        "connection, TLS and deflate": await grown(hiding, _CONNECTIONS, 400, keys=True),
         "1 MB history": await grown(wsproxy(upstream), histories, 1_000_000, keys=False),
     }

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from tests.bench import earlier, spent
+from tests.bench.agent_loop import REAL_PATH, SLEPT
 from tests.bench.figures import Figure
-from tests.bench.goals import GOALS, Goal, Tables
+from tests.bench.goals import GOALS, WHY, Goal
+from tests.bench.ledger import Table, Tables
 from tests.bench.peers import PEERS
+from wsproxy.demo.costs import REAL
 
 _INTRODUCTION: Final = (
     "# Measurements\n\n"
@@ -25,20 +29,68 @@ _BUSY: Final = (
 )
 
 
+#: Table → what its reader must know.
+_ABOUT: Final = {
+    "relay": "20 streams, 1,000 events/s each, evenly spread: hardly ever two in one read, the "
+    'worst case for whoever could share reads. "Lanes": 16 streams of 1,250/s on one connection.',
+    "relay, in step": "The same events a second, those of all streams at the same instant, as a "
+    "model server that decodes its sequences as one batch gives each of them a token a step.",
+    "turns by size": "The same conversation on each road, behind a history of that size.",
+    SLEPT: "`wsproxy demo`: openai-python, the simulator waits as long as the stated costs take "
+    "({costs}). Each cost is also switched off in turn; what less is then saved is what it "
+    "contributes.",
+    REAL_PATH: "The same loop to an upstream in another network namespace: packets take half the "
+    "round trip each way and leave at the rate of the uplink, TCP is the kernel's and TLS is "
+    "real (without it, TCP's own round trip stays); only the costs of the model are waited for.",
+}
+
+
 def page(results: dict[str, Any]) -> str:
     """The whole page; `results` as in the raw JSON."""
     meta, tables = results["meta"], results["tables"]
+    notes = results.get("notes", {})
     parts = [_INTRODUCTION.format(flags=meta["flags"], machine=meta["machine"])]
     if meta["load"] > 0.5:
         parts.append(_BUSY.format(load=meta["load"], cores=meta["cores"]))
-    parts += ["\n## Goals\n", "\n".join(_goals(tables)), "\n\n![Relay](measurements.svg)\n"]
-    parts.append(f"\nLight enough? {_lightness(tables)}\n")
-    for name, table in tables.items():
-        parts.append(f"\n## {name[0].upper()}{name[1:]}\n\n" + "\n".join(_table(table)) + "\n")
+    parts += ["\n## Goals\n", "\n".join(_goals(tables)), "\n", _missed(tables)]
+    parts += ["\n![Relay](measurements.svg)\n", f"\nLight enough? {_lightness(tables)}\n"]
+    parts += [earlier.section(tables), spent.section(tables, notes)]
+    parts += [_section(name, tables, notes) for name in _shown(tables, notes)]
     if meta["flags"] == "":
         parts.append("\n## What the peers do that wsproxy does not\n\n")
         parts += [f"* {name}: {what}.\n" for name, (_, what) in PEERS.items()]
     return "".join(parts)
+
+
+def _shown(tables: Tables, notes: dict[str, str]) -> list[str]:
+    """The tables that no other part of the page shows, and those that are explained instead."""
+    names = [*tables, *(name for name in notes if name not in tables)]
+    elsewhere = (spent.PREFIX, spent.HOT_PATH, "profile")
+    return [name for name in names if not name.startswith(elsewhere)]
+
+
+def _section(name: str, tables: Tables, notes: dict[str, str]) -> str:
+    parts = [f"\n## {name[0].upper()}{name[1:]}\n"]
+    about = (_ABOUT.get(name, "").replace("{costs}", REAL.in_words()), notes.get(name, ""))
+    parts += [f"\n{text}\n" for text in about if text]
+    if name in tables:
+        parts += ["\n", "\n".join(_table(tables[name])), "\n"]
+    return "".join(parts)
+
+
+def _missed(tables: Tables) -> str:
+    """Why goals were not met, and what would close the gap; nothing where all were."""
+    names = [goal.name for goal in GOALS if not is_met(goal, tables)]
+    lines = [f"* **{name}**: {WHY[name]}.\n" for name in names if name in WHY]
+    return "\n### Missed: why, and what would close it\n\n" + "".join(lines) if lines else ""
+
+
+def is_met(goal: Goal, tables: Tables) -> bool:
+    """Whether it was, or was not looked at."""
+    try:
+        return goal.measured(tables)[1]
+    except KeyError:
+        return True
 
 
 def _goals(tables: Tables) -> list[str]:
@@ -66,7 +118,7 @@ def _lightness(tables: Tables) -> str:
     )
 
 
-def _table(table: dict[str, dict[str, list[float]]]) -> list[str]:
+def _table(table: Table) -> list[str]:
     metrics = list(dict.fromkeys(metric for row in table.values() for metric in row))
     rows = [f"| | {' | '.join(metrics)} |", "|---|" + "---:|" * len(metrics)]
     for subject, row in table.items():

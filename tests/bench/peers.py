@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import subprocess
-import sys
-import venv
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -14,8 +11,8 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from tests.bench.children import CACHE, Child, free_port, started
+from tests.bench.environments import environment
 
-_INSTALL_TIMEOUT_S: Final = 600
 #: Name → what is installed, and what it does that wsproxy does not.
 PEERS: Final = {
     "mitmdump": ("mitmproxy", "intercepts, decodes and can rewrite every message"),
@@ -27,18 +24,7 @@ Opened = Callable[[Child], AbstractContextManager[Child]]
 
 def prepared(name: str) -> Path | None:
     """The environment's folder of programs; None where it cannot be installed."""
-    folder = CACHE / name.lower()
-    stamp = folder / "ready"
-    if not stamp.exists():
-        venv.create(folder, with_pip=True, clear=True)
-        command = [str(folder / "bin" / "python"), "-m", "pip", "-qq", "install", PEERS[name][0]]
-        try:
-            subprocess.run(command, check=True, timeout=_INSTALL_TIMEOUT_S)
-        except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
-            print(f"bench: {name} is left out: {error}", file=sys.stderr)
-            return None
-        stamp.touch()
-    return folder / "bin"
+    return environment(name, PEERS[name][0])
 
 
 @contextlib.contextmanager
@@ -64,9 +50,10 @@ def litellm(upstream: Child) -> Iterator[Child]:
     port = free_port()
     model = {"model": "openai/bench", "api_base": upstream.base_url, "api_key": "bench"}
     config = CACHE / "litellm.json"  # JSON is YAML
-    config.write_text(
-        json.dumps({"model_list": [{"model_name": "bench", "litellm_params": model}]})
-    )
+    # A key of its own would cost it a check a turn; it listens on loopback, for this run only.
+    keyless = {"dangerously_permit_weak_or_unset_master_key": True}
+    models = [{"model_name": "bench", "litellm_params": model}]
+    config.write_text(json.dumps({"model_list": models, "general_settings": keyless}))
     flags = ["--config", str(config), "--host", "127.0.0.1", "--port", str(port)]
     url = f"http://127.0.0.1:{port}/v1"
     with started("LiteLLM", [str(programs / "litellm"), *flags], url=url) as child:

@@ -6,7 +6,7 @@ from html import escape
 from typing import Final
 
 from tests.bench.figures import Figure, short
-from tests.bench.goals import Tables
+from tests.bench.ledger import Tables
 
 _BAR: Final = 22  # px
 _LEFT: Final = 190

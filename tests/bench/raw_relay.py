@@ -1,16 +1,18 @@
 """The floor of the language: bytes from one socket to the other, looked at by nobody.
 
-python -m tests.bench.raw_relay UPSTREAM
+python -m tests.bench.raw_relay UPSTREAM [--listen HOST:PORT] [--tls PEM]
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
-import sys
 from typing import cast
 from urllib.parse import urlsplit
 
 import uvloop
+
+from tests.bench.source import tls_context
 
 
 class Half(asyncio.Protocol):
@@ -62,18 +64,27 @@ class Front(Half):
         self.joined(back)
 
 
-async def main(upstream: str) -> None:
-    """Serve on a free port until killed; prints the base URL."""
-    url = urlsplit(upstream)
+async def main(arguments: argparse.Namespace) -> None:
+    """Serve until killed; prints the base URL."""
+    url = urlsplit(arguments.upstream)
     assert url.hostname is not None
     assert url.port is not None
     host, port = url.hostname, url.port
+    own_host, _, own_port = arguments.listen.rpartition(":")
     server = await asyncio.get_running_loop().create_server(
-        lambda: Front(host, port), "127.0.0.1", 0
+        lambda: Front(host, port),
+        own_host,
+        int(own_port),
+        ssl=tls_context(arguments.tls) if arguments.tls else None,
     )
-    print(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}{url.path}", flush=True)
+    scheme, own_port = "https" if arguments.tls else "http", server.sockets[0].getsockname()[1]
+    print(f"{scheme}://{own_host}:{own_port}{url.path}", flush=True)
     await asyncio.Event().wait()
 
 
 if __name__ == "__main__":
-    uvloop.run(main(sys.argv[1]))
+    parser = argparse.ArgumentParser()
+    parser.add_argument("upstream", metavar="UPSTREAM", help="a base URL")
+    parser.add_argument("--listen", default="127.0.0.1:0", help="port 0 takes a free one")
+    parser.add_argument("--tls", metavar="PEM", help="key and certificates: serve over TLS")
+    uvloop.run(main(parser.parse_args()))

@@ -15,12 +15,16 @@ from tests.bench.figures import percentile
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """`streams` answers at once, each `rate` events/s for `seconds`; `keys` = connections used."""
+    """`streams` answers at once, each `rate` events/s for `seconds`; `keys` = connections used.
+
+    In step: see `pace.Waiting`.
+    """
 
     streams: int
     rate: int
     seconds: float
     keys: int
+    is_in_step: bool = False
 
     @property
     def events(self) -> int:
@@ -29,7 +33,8 @@ class Load:
 
     def body(self, number: int) -> bytes:
         """The order of one stream."""
-        order = f"emit/{number}/{self.streams}/{self.rate}/{self.events}"
+        pace = "step" if self.is_in_step else "spread"
+        order = f"emit/{number}/{self.streams}/{self.rate}/{self.events}/{pace}"
         body = {"model": "bench", "input": f"stream {number}", "stream": True, "store": False}
         return json.dumps({**body, "metadata": {"bench": order}}, separators=(",", ":")).encode()
 

@@ -1,13 +1,15 @@
 """A light upstream: what it says is made before it is said, so that any proxy is the slower part.
 
-    python -m tests.bench.source [--deflate]
+    python -m tests.bench.source [--deflate] [--tls PEM]
 
 Speaks SSE over HTTP/1.1 and frames over a WebSocket, on one port. A request says in its
 `metadata.bench` what it orders:
 
-    emit/NUMBER/STREAMS/RATE/COUNT   begin when STREAMS such orders are there; each stream gets
-                                     COUNT deltas of about 250 bytes, RATE a second, evenly spread
-    reply/KIND                       everything at once; KIND is `text`, or `call-N` for a tool call
+    emit/NUMBER/STREAMS/RATE/COUNT/PACE   begin when STREAMS such orders are there; each stream
+                                          gets COUNT deltas of about 250 bytes, RATE a second,
+                                          PACE says when: `spread` or `step` (see pace.py)
+    reply/KIND                            everything at once; KIND is `text`, or `call-N` for a
+                                          tool call
 
 `GET /bench/sent`: stream → nanoseconds (CLOCK_MONOTONIC) at which each event was written.
 `GET /bench/received`: bytes and connections since the last time it was asked.
@@ -15,22 +17,21 @@ Speaks SSE over HTTP/1.1 and frames over a WebSocket, on one port. A request say
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import base64
-import ctypes
 import hashlib
 import json
 import os
 import re
-import sys
-import time
+import ssl
 import zlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any, Final, cast
 
 import uvloop
 
+from tests.bench.pace import Framing, Pace, Waiting
 from wsproxy.core.wire.frames import mask
 
 GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 §1.3
@@ -47,9 +48,6 @@ _DELTA: Final = (
     b'"item_id":"msg_0123456789abcdef0123456789abcdef","logprobs":[],'
     b'"obfuscation":"%b","output_index":0,"sequence_number":%d%b}'
 )
-_CLOCK_MONOTONIC: Final = 1
-
-Framing = Callable[[str, bytes], bytes]
 
 
 # ── What is said ─────────────────────────────────────────────────────────────────────────────
@@ -114,71 +112,6 @@ def sse_chunk(type_: str, payload: bytes) -> bytes:
     """One event as a chunk of an SSE answer."""
     event = b"event: %b\ndata: %b\n\n" % (type_.encode(), payload)
     return b"%x\r\n%b\r\n" % (len(event), event)
-
-
-# ── At which pace ────────────────────────────────────────────────────────────────────────────
-
-
-@dataclass(slots=True)
-class _Waiting:
-    number: int
-    rate: int
-    events: Iterator[tuple[str, bytes]]
-    framing: Framing
-    write: Callable[[bytes], None]
-    last: bytes
-
-
-class Pace:
-    """Says one event of one stream a tick, round and round, until nothing is left."""
-
-    def __init__(self) -> None:
-        self.sent: dict[int, list[int]] = {}
-        self._waiting: list[_Waiting] = []
-        self._plan: list[tuple[Callable[[bytes], None], bytes, list[int]]] = []
-        self._libc = ctypes.CDLL(None, use_errno=True)
-        self._timer: int | None = None
-
-    def join(self, waiting: _Waiting, streams: int) -> None:
-        """One more stream; the last one starts them all."""
-        self._waiting.append(waiting)
-        if len(self._waiting) == streams:
-            self._begin()
-
-    def _begin(self) -> None:
-        streams, self._waiting = self._waiting, []
-        self.sent = {stream.number: [] for stream in streams}
-        plan = []
-        for turn in zip(*(stream.events for stream in streams), strict=True):
-            for stream, event in zip(streams, turn, strict=True):
-                # In the order of sending: a connection's deflate stream goes through all of them.
-                framed = stream.framing(*event)
-                if event[0] == "response.completed":
-                    framed += stream.last
-                plan.append((stream.write, framed, self.sent[stream.number]))
-        plan.reverse()
-        self._plan = plan
-        self._tick_every(round(1e9 / (streams[0].rate * len(streams))))
-
-    def _tick_every(self, period_ns: int) -> None:
-        # uvloop's own timers count in milliseconds; 20 streams need one event each 50 µs.
-        timer = self._libc.timerfd_create(_CLOCK_MONOTONIC, os.O_NONBLOCK)
-        spec = (ctypes.c_long * 4)(*divmod(period_ns, 10**9), *divmod(period_ns, 10**9))
-        self._libc.timerfd_settime(timer, 0, spec, None)
-        self._timer = timer
-        asyncio.get_running_loop().add_reader(timer, self._tick)
-
-    def _tick(self) -> None:
-        assert self._timer is not None
-        due = int.from_bytes(os.read(self._timer, 8), sys.byteorder)
-        plan = self._plan
-        for _ in range(min(due, len(plan))):
-            write, framed, sent = plan.pop()
-            sent.append(time.monotonic_ns())
-            write(framed)
-        if not plan:
-            asyncio.get_running_loop().remove_reader(self._timer)
-            os.close(self._timer)
 
 
 # ── Connections ──────────────────────────────────────────────────────────────────────────────
@@ -296,10 +229,11 @@ class Connection(asyncio.Protocol):
         order = _ORDER.search(body)
         kind, *numbers = order[1].decode().split("/") if order else ("reply", "text")
         if kind == "emit":
-            number, streams, rate, count = map(int, numbers)
+            *counts, step = numbers
+            number, streams, rate, count = map(int, counts)
             events = stream_events(count, lane)
             write = self._transport.write
-            waiting = _Waiting(number, rate, events, framing, write, last)
+            waiting = Waiting(number, rate, step == "step", events, framing, write, last)
             self._pace.join(waiting, streams)
         else:
             said = [framing(*event) for event in reply_events(numbers[0], lane)]
@@ -318,16 +252,29 @@ class Connection(asyncio.Protocol):
         return bytes((first, 127)) + size.to_bytes(8, "big") + payload
 
 
-async def main(arguments: list[str]) -> None:
+def tls_context(pem: str) -> ssl.SSLContext:
+    """A server's, from a file that has its key and its certificates."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(pem)
+    return context
+
+
+async def main(arguments: argparse.Namespace) -> None:
     """Serve on a free port until killed; prints the base URL."""
     pace, counters = Pace(), Counters()
-    has_deflate = "--deflate" in arguments
     server = await asyncio.get_running_loop().create_server(
-        lambda: Connection(pace, counters, has_deflate=has_deflate), "127.0.0.1", 0
+        lambda: Connection(pace, counters, has_deflate=arguments.deflate),
+        "127.0.0.1",
+        0,
+        ssl=tls_context(arguments.tls) if arguments.tls else None,
     )
-    print(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1", flush=True)
+    scheme = "https" if arguments.tls else "http"
+    print(f"{scheme}://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1", flush=True)
     await asyncio.Event().wait()
 
 
 if __name__ == "__main__":
-    uvloop.run(main(sys.argv[1:]))
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--deflate", action="store_true", help="accept permessage-deflate")
+    parser.add_argument("--tls", metavar="PEM", help="key and certificates: serve over TLS")
+    uvloop.run(main(parser.parse_args()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,7 +12,10 @@ from tests.bench.bodies import Shape, Talk, loop
 from tests.bench.children import Child
 from tests.bench.client import caller, post, told
 from tests.bench.figures import percentile
+from tests.bench.ledger import Ledger
 
+#: Bytes of a conversation's history.
+SIZES: Final = {"100 KB": 100_000, "1 MB": 1_000_000, "5 MB": 5_000_000}
 #: The first turns of a conversation dial, and send in full.
 _WARM_UP: Final = 3
 
@@ -44,6 +47,17 @@ async def conversation(through: Child, talk: Talk, turns: int, *, key: str = "tu
     return Asked(first, 1e3 * spent_s / turns)
 
 
+async def by_size(ledger: Ledger, subjects: Mapping[str, Child], turns: int, rounds: int) -> None:
+    """What a turn costs behind a history of each size: the same conversation on every road."""
+    for number in range(rounds):
+        for size_name, size in SIZES.items():
+            talk = Talk.of_bytes(size, f"{size_name} {number}")
+            for name, through in subjects.items():
+                found = await conversation(through, talk.copy(), turns)
+                values = {"p50_ms": found.at(0.5), "cpu_ms": found.cpu_ms}
+                ledger.note("turns by size", f"{name}, {size_name}", **values)
+
+
 async def turns_per_s(through: Child, clients: int, body_bytes: int, seconds: float) -> float:
     """Clients with a conversation each that ask as fast as they are answered."""
     talks = [Talk.of_bytes(body_bytes, f"client {number}") for number in range(clients)]
@@ -66,12 +80,14 @@ async def _busy(through: Child, talk: Talk, give_up: float, session: str) -> int
     return count
 
 
-async def bytes_up(upstream: Child, through: Child, shape: Shape, calls: int) -> tuple[int, int]:
-    """What one agent loop sends to the upstream: bytes and connections."""
+async def bytes_up(
+    upstream: Child, through: Child, shape: Shape, calls: int, key: str
+) -> tuple[int, int]:
+    """What one agent loop of a new key sends to the upstream: bytes and connections."""
     await told(upstream.base_url, "/bench/received")
     client = await caller(through.base_url)
     for body in loop(shape, calls):
-        await client.ask(post(through.base_url, body, key=shape.name))
+        await client.ask(post(through.base_url, body, key=key))
     client.close()
     received = await told(upstream.base_url, "/bench/received")
     return received["bytes"], received["connections"]

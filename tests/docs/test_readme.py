@@ -12,6 +12,7 @@ from typing import Final
 import click
 import pytest
 
+from tests.bench.readme import BEGIN, END, replaced
 from wsproxy.cli.page import commands
 from wsproxy.config import SETTINGS
 from wsproxy.demo import children, sightings, table
@@ -56,7 +57,7 @@ def test_a_flag_that_is_named_exists(flag: str) -> None:
 def test_the_first_screen_says_how_to_start_what_it_gains_and_what_it_never_does() -> None:
     first = "\n".join(README.splitlines()[:FIRST_SCREEN_LINES])
     assert first.index("scripts/demo") < first.index("| wall time") < first.index("never does")
-    assert "![" not in README
+    assert "![" not in first
 
 
 def test_the_measured_table_has_the_rows_that_the_demo_prints() -> None:
@@ -67,6 +68,13 @@ def test_the_measured_table_has_the_rows_that_the_demo_prints() -> None:
         assert f"\n| {label} |" in README
     words = " ".join(README.split())
     assert REAL.in_words() in words
+
+
+def test_the_bench_finds_where_its_table_goes() -> None:
+    written = replaced(README, {})
+    assert replaced(written, {}) == written
+    assert written.partition(BEGIN)[0] == README.partition(BEGIN)[0]
+    assert written.partition(END)[2] == README.partition(END)[2]
 
 
 def test_the_settings_of_codex_name_the_address_we_listen_on_by_default() -> None:
