@@ -288,8 +288,9 @@ class Driver:
     def _write(self, stream: Stream, data: bytes) -> None:
         running = self._running.get(stream.turn)
         if running is not None and running.stream is stream:
-            running.sink.write(data)
-            self._wrote(running, len(data))
+            behind = running.sink.write(data)
+            if behind:
+                self._wrote(running, len(data))
 
     def _wrote(self, running: RunningTurn, size: int) -> None:
         self._backlog.wrote(running.id, running.sink, size)

@@ -28,8 +28,11 @@ class Sink(Protocol):
     def start(self, status: int, headers: Headers) -> None:
         """Write the head of a streamed answer; call before `write`, at most once."""
 
-    def write(self, data: bytes) -> None:
-        """Hand bytes of the body to the transport at once (one write, nothing waits)."""
+    def write(self, data: bytes) -> int:
+        """Hand bytes of the body to the transport at once (one write, nothing waits).
+
+        Returns how many bytes the client has not taken yet.
+        """
 
     def finish(self, data: bytes) -> None:
         """Hand on the last bytes and end a streamed answer in the regular way, in one write."""

@@ -76,9 +76,10 @@ class Client:
         """See `ports.Sink`."""
         self.status = status
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes) -> int:
         """See `ports.Sink`."""
         self.writes += 1
+        return 0
 
     def finish(self, data: bytes) -> None:
         """See `ports.Sink`."""

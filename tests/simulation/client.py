@@ -52,13 +52,14 @@ class Sink:
         self._demand(not self.is_started, "a second head")
         self._head(status, headers)
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes) -> int:
         """See `ports.Sink`."""
         self._demand(self.is_started and not self.ending, "a write outside of the answer")
         self.written += data
         self.writes += 1
         self._buffered = self.buffered_bytes() + len(data)
         self.on_write(self.writes)
+        return int(self._buffered)
 
     def finish(self, data: bytes) -> None:
         """See `ports.Sink`."""

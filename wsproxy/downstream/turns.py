@@ -55,17 +55,16 @@ class TurnAnswer:
         self._unsent_head = self.answer.begin(self._request)
         self._is_chunked = self.answer.is_chunked
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes) -> int:
         """See `ports.Sink`."""
-        if not data:
-            return
-        if self._is_chunked and not self._unsent_head:
-            # Once an event: nothing else is asked.
-            transport = self._transport
-            if transport is not None and not transport.is_closing():
-                transport.write(b"%x\r\n%b\r\n" % (len(data), data))
-            return
-        self._send(self._started().framed(data))
+        transport = self._transport
+        if not data or transport is None or transport.is_closing():
+            return 0
+        if self._is_chunked and not self._unsent_head:  # once an event: nothing else is asked
+            transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+        else:
+            self._send(self._started().framed(data))
+        return transport.get_write_buffer_size()
 
     def finish(self, data: bytes) -> None:
         """See `ports.Sink`."""
