@@ -218,7 +218,7 @@ class Nemesis:
 
     def _run_unknown(self, strike: Strike, run: Run) -> bool:
         self._ledger.hit(run.session.id, "unknown event")
-        run.inserted[run.at] = _UNKNOWN
+        run.inserted.setdefault(run.at, []).append(_UNKNOWN)
         run.session.emit(_UNKNOWN, run.lane)
         return True
 

@@ -7,7 +7,7 @@ is asked for it beside the world: same rules, same stored responses, nothing of 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,13 +46,13 @@ class Expected:
         assert self.turn is not None
         return self.turn.reply
 
-    def events(self, inserted: Mapping[int, Event] | None = None) -> list[bytes]:
+    def events(self, inserted: Mapping[int, Sequence[Event]] | None = None) -> list[bytes]:
         """The SSE answer, event by event; `inserted`: odd events that upstream put in between."""
         assert self.turn is not None
         told: list[bytes] = []
         for number, event in enumerate(self.turn.events()):
-            if inserted and number in inserted:
-                told.append(sse(inserted[number], self.rules))
+            for odd in (inserted or {}).get(number, ()):
+                told.append(sse(odd, self.rules))
             event["sequence_number"] = number
             told.append(sse(event, self.rules))
         return told

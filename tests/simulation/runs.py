@@ -35,7 +35,7 @@ class Run:
         self.at = 0
         self.pauses: list[int] = []
         self.strikes: deque[Strike] = deque()
-        self.inserted: dict[int, Event] = {}
+        self.inserted: dict[int, list[Event]] = {}
         self.gap = 0
         self.is_refused = False
         self.is_silent = False
