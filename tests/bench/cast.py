@@ -22,6 +22,7 @@ class Cast:
     wsproxy: Child
     deflated: Child
     secured: Child
+    untraced: Child
     raw_relay: Child
     nginx: Child | None
 
@@ -50,6 +51,7 @@ def cast(authority: Authority) -> Iterator[Cast]:
             enter(children.wsproxy(plain)),
             enter(children.wsproxy(deflating, has_deflate=True)),
             enter(children.wsproxy(secure, authority=authority)),
+            enter(children.wsproxy(plain, is_tracing=False)),
             enter(children.raw_relay(plain)),
             enter(children.nginx(plain)) if children.has_nginx() else None,
         )

@@ -73,8 +73,13 @@ class Child:
 
 
 @contextlib.contextmanager
-def started(name: str, command: Sequence[str], *, url: str | None = None) -> Iterator[Child]:
-    """Run a command; its base URL is the last word of its first line, unless `url` is known."""
+def started(
+    name: str, command: Sequence[str], *, url: str | None = None, told: str = ""
+) -> Iterator[Child]:
+    """Run a command; its base URL is the last word of its first line, unless `url` is known.
+
+    `told` is what it reads on its standard input.
+    """
     CACHE.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory(prefix="wsproxy-bench-") as folder,
@@ -83,6 +88,7 @@ def started(name: str, command: Sequence[str], *, url: str | None = None) -> Ite
         environment = {**os.environ, "XDG_STATE_HOME": folder, "PYTHONPATH": str(ROOT)}
         with subprocess.Popen(
             command,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE if url is None else subprocess.DEVNULL,
             stderr=log,
             text=True,
@@ -90,6 +96,9 @@ def started(name: str, command: Sequence[str], *, url: str | None = None) -> Ite
             cwd=ROOT,
         ) as process:
             try:
+                assert process.stdin is not None
+                process.stdin.write(told)
+                process.stdin.close()
                 if url is None:
                     assert process.stdout is not None
                     words = process.stdout.readline().split()
@@ -139,7 +148,11 @@ def source(*, has_deflate: bool = False, authority: Authority | None = None) -> 
 
 @contextlib.contextmanager
 def wsproxy(
-    upstream: Child, *, has_deflate: bool = False, authority: Authority | None = None
+    upstream: Child,
+    *,
+    has_deflate: bool = False,
+    authority: Authority | None = None,
+    is_tracing: bool = True,
 ) -> Iterator[Child]:
     """The proxy as it is shipped, tracing included; upstream's habits are known to it."""
     command = [sys.executable, "-m", "wsproxy", "serve", "--listen", "127.0.0.1:0"]
@@ -147,7 +160,8 @@ def wsproxy(
     compression = ["--compression", "deflate" if has_deflate else "off"]
     end = ["--drain-timeout", "0"]
     trusted = ["--set", f"upstream_ca_file={authority.ca_file}"] if authority is not None else []
-    with started("wsproxy", [*command, *habits, *compression, *end, *trusted]) as child:
+    traces = [] if is_tracing else ["--set", "trace=off"]
+    with started("wsproxy", [*command, *habits, *compression, *end, *trusted, *traces]) as child:
         yield child
 
 

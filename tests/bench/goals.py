@@ -9,6 +9,7 @@ from typing import Final
 from tests.bench.agent_loop import ALL, REAL_PATH, SLEPT
 from tests.bench.figures import Figure, short
 from tests.bench.ledger import Tables
+from tests.bench.peers import PEERS
 from tests.bench.turns import added
 
 Measured = Callable[[Tables], tuple[str, bool]]
@@ -80,11 +81,7 @@ def _large(tables: Tables) -> tuple[str, bool]:
 def _throughput(tables: Tables) -> tuple[str, bool]:
     table = tables["turns at 16 clients"]
     mine = Figure(tuple(table["wsproxy"]["turns_per_s"]))
-    peers = [
-        Figure(tuple(table[name]["turns_per_s"]))
-        for name in ("mitmdump", "LiteLLM")
-        if name in table
-    ]
+    peers = [Figure(tuple(table[name]["turns_per_s"])) for name in PEERS if name in table]
     is_ahead = all(mine.middle > peer.middle for peer in peers)
     return f"{mine}", mine.middle >= 600 and is_ahead
 

@@ -16,6 +16,11 @@ from tests.bench.environments import environment
 #: Name → what is installed, and what it does that wsproxy does not.
 PEERS: Final = {
     "mitmdump": ("mitmproxy", "intercepts, decodes and can rewrite every message"),
+    "claude-tap": ("claude-tap==0.1.146", "keeps every request and answer for its viewer"),
+    "codex responses-api-proxy": (
+        "npm:@openai/codex@0.169.0",
+        "holds the API key itself, and lets nothing but `POST /v1/responses` pass",
+    ),
     "LiteLLM": ("litellm[proxy]", "keys, budgets, accounting, translation between providers"),
 }
 #: What a subject is opened with: a context that ends it.
@@ -60,4 +65,38 @@ def litellm(upstream: Child) -> Iterator[Child]:
         yield child
 
 
-OPENED: Final[dict[str, Opened]] = {"mitmdump": mitmdump, "LiteLLM": litellm}
+@contextlib.contextmanager
+def claude_tap(upstream: Child) -> Iterator[Child]:
+    """Proxy only, no dashboard; its client is Codex, so that it takes the Responses API."""
+    programs = prepared("claude-tap")
+    assert programs is not None
+    port = free_port()
+    flags = ["--tap-no-launch", "--tap-no-live", "--tap-no-open", "--tap-client", "codex"]
+    there = ["--tap-host", "127.0.0.1", "--tap-port", str(port), "--tap-target", upstream.base_url]
+    url = f"http://127.0.0.1:{port}/v1"
+    with started("claude-tap", [str(programs / "claude-tap"), *flags, *there], url=url) as child:
+        yield child
+
+
+@contextlib.contextmanager
+def responses_api_proxy(upstream: Child) -> Iterator[Child]:
+    """Codex's own; it reads its key from standard input."""
+    name = "codex responses-api-proxy"
+    programs = prepared(name)
+    assert programs is not None
+    port = free_port()
+    there = ["--port", str(port), "--upstream-url", f"{upstream.base_url}/responses"]
+    # What npm puts into `.bin` only starts it: processor time would be counted of the wrong one.
+    native = programs.parent.glob("@openai/codex-*/vendor/*/bin/codex")
+    command = [str(next(native, programs / "codex")), "responses-api-proxy", *there]
+    url = f"http://127.0.0.1:{port}/v1"
+    with started(name, command, url=url, told="sk-bench\n") as child:
+        yield child
+
+
+OPENED: Final[dict[str, Opened]] = {
+    "mitmdump": mitmdump,
+    "claude-tap": claude_tap,
+    "codex responses-api-proxy": responses_api_proxy,
+    "LiteLLM": litellm,
+}

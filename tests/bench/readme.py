@@ -111,7 +111,7 @@ def _memory(tables: Tables) -> Row:
 
 
 def _others(tables: Tables, table: str) -> list[str]:
-    return [name for name in tables[table] if name not in {"direct", "wsproxy"}]
+    return [name for name in tables[table] if name != "direct" and not name.startswith("wsproxy")]
 
 
 #: In the order of the table.

@@ -31,6 +31,7 @@ def matches(cast: Cast, seconds: float) -> Iterator[Match]:
     for table, load in (("relay", spread), ("burst", Load(1, 4_000, seconds, 1))):
         for name, through in cast.relays().items():
             yield Match(table, name, load, cast.plain, through)
+    yield Match("relay", "wsproxy, no traces", spread, cast.plain, cast.untraced)
     yield Match("relay", "wsproxy, lanes", lanes, cast.plain, cast.wsproxy)
     for name, load in (("wsproxy, deflate", spread), ("wsproxy, lanes, deflate", lanes)):
         yield Match("relay", name, load, cast.deflating, cast.deflated)

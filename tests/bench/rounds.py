@@ -67,7 +67,7 @@ class Bench:
             self.ledger.note("memory", name, bytes=grown)
 
     async def _turns(self, here: Cast) -> None:
-        subjects = {**here.relays()}
+        subjects = {**here.relays(), "wsproxy, no traces": here.untraced}
         del subjects["raw relay"]  # knows of bytes, not of turns
         if not self.extent.has_peers:
             await self._turns_of(subjects)
