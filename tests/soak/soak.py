@@ -148,9 +148,13 @@ async def _listen(lines: asyncio.StreamReader, tally: Tally) -> None:
 
 
 async def _report(found: Findings, sim: Simulator) -> None:
+    told = 0
     while True:
         await asyncio.sleep(REPORT_S)
         _fold(sim, found.runs)
+        for violation in found.tally.violations[told:]:
+            told += 1
+            print(f"WRONG {violation}", flush=True)
         print(_line(found.tally, found.samples[-1]), flush=True)
 
 

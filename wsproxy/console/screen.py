@@ -45,16 +45,18 @@ def _lines(report: Report, before: Report | None) -> Iterator[Text]:
     )
     yield Text(
         f"continued {count(saved.continued)} · over HTTPS {count(saved.over_https)}"
-        f" · refused {count(saved.refused)} · up {size(saved.bytes_up)}"
+        f" · refused {count(saved.refused)} · handshakes {count(saved.handshakes)}"
+    )
+    history = report.history
+    yield Text(
+        f"up {size(saved.bytes_up)}"
         f" instead of {size(saved.bytes_http)}{times(saved.bytes_http, saved.bytes_up)}"
-        f" · handshakes {count(saved.handshakes)}"
+        f" · history: {counted(history.conversations, 'conversation')}, {size(history.bytes)}"
     )
     models = report.models
     yield Text(
         f"model cache: {models.hits} hits · {models.misses} misses"
         f" · {models.revalidations} revalidations · {models.stale_served} stale served"
-        f" · history: {count(report.history.conversations)} conversations,"
-        f" {size(report.history.bytes)}"
     )
     if pool.url_no_websocket_s:
         yield Text(f"no WebSocket upstream; asked again in {age(pool.url_no_websocket_s)}", "bold")
