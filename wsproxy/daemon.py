@@ -127,7 +127,7 @@ class Daemon:
 
     def report(self, core: Multiplexer, models: ModelCounters) -> Report:
         """What `/_wsproxy/pools` and `/_wsproxy/metrics` show of this moment."""
-        now = asyncio.get_running_loop().time()
+        now = time.monotonic()
         return Report(
             version=version("wsproxy"),
             pid=os.getpid(),
@@ -233,6 +233,7 @@ def compose(settings: Settings) -> tuple[Daemon, downstream.App]:
         models.invalidate,
         tracers=tracers,
         doors=recorder.doors(multiplexer, remembered) if recorder is not None else None,
+        clock=time.monotonic,
     )
     daemon = Daemon(settings, rest, driver, tally, recorder, spans)
     limits = BodyLimits(max_bytes=settings.max_body_bytes)
@@ -418,4 +419,6 @@ def _log_note(note: Note) -> None:
         "fault": note.fault,
         "detail": note.detail or None,
     }
-    get_logger().info(note.event, **{k: v for k, v in fields.items() if v is not None})
+    log = get_logger()
+    tell = log.warning if note.is_warning else log.info
+    tell(note.event, **{name: value for name, value in fields.items() if value is not None})

@@ -117,12 +117,14 @@ class Driver:
         tracers: Sequence[Tracer] = (),
         doors: Doors | None = None,
         dice: random.Random = _DICE,
+        clock: Callable[[], float] | None = None,
         clock_gap: Callable[[], float] = _clock_gap,
     ) -> None:
-        """To be made on the event loop. `dice` and `clock_gap` (wall clock minus monotonic, s) can
-        be told for a simulation."""
+        """To be made on the event loop. `clock` (s, monotonic) is the loop's own unless given:
+        uvloop's stands still for a round and counts milliseconds. `dice` and `clock_gap` (wall
+        clock minus monotonic, s) can be told for a simulation."""
         self._options = options
-        self._now = asyncio.get_running_loop().time
+        self._now = clock or asyncio.get_running_loop().time
         self._core = multiplexer
         self._relays = multiplexer.relays
         self._reader = Reader(options.websocket_url, options.reading, identities, fields, note)
@@ -372,7 +374,7 @@ class Driver:
                 return
             self._timer.cancel()
         loop = asyncio.get_running_loop()
-        self._timer = None if at is None else loop.call_at(at, self._tick)
+        self._timer = None if at is None else loop.call_later(at - self._now(), self._tick)
         self._timer_at = at or 0.0  # uvloop's handle of a time that has passed cannot tell it
 
     def _tick(self) -> None:

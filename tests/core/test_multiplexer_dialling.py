@@ -282,3 +282,36 @@ def test_a_limit_reached_moves_the_turn_to_a_new_connection() -> None:
         story >> error(1, None, 400, code="websocket_connection_limit_reached") << ANY << opens(2)
         story >> opened(2) << sends("t1", 2)
         story >> completed(2, "l01") << Answer(TurnId("t1")) << finishes("t1")
+
+
+def said(story: Playbook) -> list[tuple[str, str | None]]:
+    return [(note.event, note.fault) for note in story.notes]
+
+
+@pytest.mark.parametrize("heals", [False, True], ids=["refused again", "heals"])
+def test_the_log_is_told_once_that_no_websocket_is_to_be_had(heals: bool) -> None:
+    with refused(Fault.UPGRADE_UNAUTHORIZED) as story:
+        story >> passed(60)
+        story >> arrived("t2") << opens(2) << https("t2")
+        story >> (opened(2) if heals else failed(2, Fault.UPGRADE_UNAUTHORIZED))
+        healed = [("websocket.available", None)] if heals else []
+        assert said(story) == [("websocket.unavailable", "F34"), *healed]
+
+
+def test_the_log_is_told_of_a_connection_that_is_lost_under_its_turns() -> None:
+    with book() as story:
+        started(story, "t1")
+        story >> ConnectionLost(ConnectionId(1), Fault.CONNECTION_RESET, "why", [])
+        story.take()
+        assert said(story) == [("connection.lost", "F01")]
+        [note] = story.notes
+        assert (note.detail, note.is_warning) == ("1 turn on it; why", True)
+
+
+def test_an_idle_connection_that_ends_is_not_worth_a_line() -> None:
+    with book() as story:
+        started(story, "t1")
+        story >> completed(1, "l01", "resp_t1")
+        story.take()
+        story >> ConnectionLost(ConnectionId(1), Fault.CLOSED_NORMALLY, "why", [])
+        assert said(story) == []

@@ -138,12 +138,12 @@ SENT_CELLS: list[tuple[Fault, set[Condition], Verdict]] = [
     (
         Fault.CONNECTION_LIMIT_REACHED,
         {Condition.NAMED},
-        Retry(Where.NEW_CONNECTION, spent=Relay()),
+        Retry(Where.NEW_CONNECTION),
     ),
     (
         Fault.CONNECTION_LIMIT_REACHED,
         {Condition.SOLE_SENT_TURN},
-        Retry(Where.NEW_CONNECTION, spent=Relay()),
+        Retry(Where.NEW_CONNECTION),
     ),
     (Fault.REQUEST_REFUSED, set(), Relay()),
     (Fault.REQUEST_REFUSED, {Condition.OUR_DELTA}, Retry(Where.SAME_CONNECTION, spent=Relay())),

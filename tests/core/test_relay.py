@@ -305,6 +305,26 @@ def test_an_upstream_that_names_every_response_the_same_is_believed() -> None:
         it.remove(turn)
 
 
+USAGE = {"input_tokens": 10, "output_tokens": 4, "output_tokens_details": {"reasoning_tokens": 1}}
+
+
+@pytest.mark.parametrize(
+    ("floor", "is_lost"), [(None, False), (10, False), (11, True)], ids=["unknown", "just", "less"]
+)
+def test_an_upstream_that_read_less_than_its_parent_had_has_forgotten_it(
+    floor: int | None, is_lost: bool
+) -> None:
+    it = Relay(C1)
+    it.add(LaneName("l01"), Stream(T1, is_streaming=True, parent="p", restored=b"null",
+           floor_tokens=floor), is_default=False)  # fmt: skip
+    begin(it)
+    response = {"id": "r", "output": [], "usage": USAGE}
+    found = it.receive(payload("response.completed", response=response), 2.0)
+    assert isinstance(found, ContextLost if is_lost else TurnEnded)
+    if isinstance(found, TurnEnded):
+        assert found.tokens == (10, 3)
+
+
 @pytest.mark.parametrize("type_", ["response.failed", "response.incomplete", "response.done"])
 def test_only_a_completed_response_can_be_committed(type_: str) -> None:
     found = relay("l01").receive(payload(type_, response={"id": "r", "output": []}), 1.0)

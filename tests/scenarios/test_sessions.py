@@ -288,6 +288,25 @@ async def test_an_upstream_that_stops_naming_parents_gets_no_second_delta(start:
     assert text_of(after[-1]).startswith("items=7")
 
 
+async def test_an_upstream_that_forgets_and_names_the_parent_all_the_same_is_found_out(
+    start: Start,
+) -> None:
+    scene = await start(Rules(chain_turns=2, chain_loss="silent"))
+    items = [user("one")]
+    answers = []
+    for _ in range(2):
+        answers.append(await talk(scene, items))
+        await scene.chains_told()
+    lost = await scene.turn([*items, user("and?")])
+    after = [await talk(scene, items) for _ in range(2)]
+
+    assert [answer.route for answer in (*answers, lost, *after)] == [
+        *("full", "delta", "none", "full", "full")
+    ]
+    assert (lost.status, lost.json()["error"]["code"]) == (502, "upstream_lost_context")
+    assert text_of(after[-1]).startswith("items=7")
+
+
 async def test_an_upstream_that_loses_its_chains_is_answered_in_full_unseen(start: Start) -> None:
     scene = await start(Rules(chain_turns=1, chain_loss="refused"), continuation="on")
     items = [user("one")]

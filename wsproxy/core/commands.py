@@ -119,13 +119,14 @@ class BreakTurn:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """A fact for the log and the trace."""
+    """A fact for the log; `is_warning`: somebody may want to do something about it."""
 
     event: str
     turn: TurnId | None = None
     connection: ConnectionId | None = None
     fault: str | None = None
     detail: str = ""
+    is_warning: bool = False
 
 
 Command = (

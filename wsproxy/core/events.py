@@ -88,6 +88,7 @@ class TurnEnded:
     has_echo: bool
     response_id: str | None
     outputs: Sequence[Sequence[Item]] | None
+    tokens: tuple[int, int] | None = None  # read, and written visibly, where upstream said so
 
 
 @dataclass(frozen=True, slots=True)

@@ -269,6 +269,7 @@ class Multiplexer:
             session=turn.session,
             home=(turn.connection, turn.lane),
             now=now,
+            tokens=event.tokens,
         )
 
     # ── Time ─────────────────────────────────────────────────────────────────────────────────

@@ -138,11 +138,13 @@ ABSENT: Final = Absent.ABSENT
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """Tokens of one response."""
+    """Tokens of one response; `visible_tokens` are those of the output that are no reasoning, 0
+    where upstream does not tell them apart."""
 
     input_tokens: int
     cached_tokens: int
     output_tokens: int
+    visible_tokens: int = 0
 
 
 # Receiving ---------------------------------------------------------------------------------
@@ -376,10 +378,15 @@ class _Cached(msgspec.Struct, gc=False):
     cached_tokens: int | None = 0
 
 
+class _Thought(msgspec.Struct, gc=False):
+    reasoning_tokens: int | None = None
+
+
 class _Tokens(msgspec.Struct, gc=False):
     input_tokens: int
     output_tokens: int
     input_tokens_details: _Cached | None = None
+    output_tokens_details: _Thought | None = None
 
 
 class _Counted(msgspec.Struct, gc=False):
@@ -438,7 +445,10 @@ def usage(payload: bytes) -> Usage | None:
         return None
     details = tokens.input_tokens_details
     cached = details.cached_tokens if details else None
-    return Usage(tokens.input_tokens, cached or 0, tokens.output_tokens)
+    thought = tokens.output_tokens_details
+    hidden = thought.reasoning_tokens if thought else None
+    visible = 0 if hidden is None else max(0, tokens.output_tokens - hidden)
+    return Usage(tokens.input_tokens, cached or 0, tokens.output_tokens, visible)
 
 
 def output_item(payload: bytes) -> tuple[int | None, bytes]:

@@ -66,6 +66,7 @@ class Checkpoint:
     session: SessionName
     home: tuple[ConnectionId, LaneName]
     conversation: Conversation = field(repr=False)
+    floor_tokens: int | None = None  # whoever continues it and remembers it cannot read fewer
 
     @property
     def exact(self) -> bytes:

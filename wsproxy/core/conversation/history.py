@@ -208,8 +208,12 @@ class History:
         session: SessionName,
         home: tuple[ConnectionId, LaneName],
         now: float,
+        tokens: tuple[int, int] | None = None,
     ) -> Checkpoint | None:
-        """Remember a completed turn; None if it cannot be continued (contract §5.1)."""
+        """Remember a completed turn; None if it cannot be continued (contract §5.1).
+
+        `tokens`: how many upstream read, and wrote visibly.
+        """
         if reading.exact is None or not transcript.is_whole_context:
             return None
         if _has_unresolved_reference(transcript, reading):
@@ -233,6 +237,7 @@ class History:
             home=home,
             conversation=self._conversation(key, parent, reading.links[:LINK_BYTES]),
         )
+        checkpoint.floor_tokens = _floor(tokens, checkpoint.held)
         self._name_aliases(checkpoint, outputs)
         self._keep(checkpoint, now)
         return checkpoint
@@ -360,6 +365,22 @@ def _linked(chain: bytes, identity: Digest) -> bytes:
 def _alias(key: PoolKey, name: bytes) -> bytes:
     """Another name of an item, as one pool key knows it."""
     return sha(key, name)
+
+
+#: A model need not read these again: the context may become shorter by them.
+_SHRINKING: Final = frozenset({"reasoning", "compaction"})
+
+
+def _floor(tokens: tuple[int, int] | None, held: Sequence[Held | None]) -> int | None:
+    """How many input tokens a continuation has at least.
+
+    It reads all that was read before, and what was written since; half of that is left for
+    upstreams that count what they write in another way than what they read.
+    """
+    if tokens is None or any(item and held_type(item) in _SHRINKING for item in held):
+        return None
+    read, written = tokens
+    return read + written // 2
 
 
 def _has_unresolved_reference(transcript: Transcript, reading: Reading) -> bool:

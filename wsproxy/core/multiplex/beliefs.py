@@ -162,6 +162,11 @@ class Beliefs:
 
     # ── Are chains kept? ─────────────────────────────────────────────────────────────────────
 
+    @property
+    def finds_out_chains(self) -> bool:
+        """Whether nobody vouches for them: neither the host's name nor the operator."""
+        return self._chains is Chains.UNPROVEN
+
     def chains(self, key: PoolKey) -> Chains:
         """Whether deltas may be sent; UNPROVEN: a probe is due or coming."""
         return Chains.REFUTED if self._has_lost_context else self.of(key).chains

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from wsproxy.core.commands import Note
 from wsproxy.core.events import ConnectionLost, ConnectionOpened, DialFailed
 from wsproxy.core.multiplex import recovery
 from wsproxy.core.multiplex.board import Board
@@ -37,6 +38,8 @@ class Dialling:
             return
         connection.opened(now, event.jitter_s)
         connection.lanes_belief = self._board.beliefs.of(connection.key).lanes
+        if self._board.beliefs.doubt(connection.key) is not None:
+            self._board.say(Note("websocket.available", None, connection.id))
         self._board.beliefs.opened(connection.key)
         if connection.is_chain_probe:
             self._chain_probes.opened(connection, now)
@@ -53,9 +56,13 @@ class Dialling:
         if connection.is_chain_probe:
             self._chain_probes.untold(connection.key, now)
             return
-        self._board.beliefs.refused(
-            connection.key, event.fault, event.retry_after_s, now, event.jitter
-        )
+        beliefs = self._board.beliefs
+        had_doubt = beliefs.doubt(connection.key) is not None
+        beliefs.refused(connection.key, event.fault, event.retry_after_s, now, event.jitter)
+        if not had_doubt:  # once, not with every try
+            what = event.fault.value
+            note = Note("websocket.unavailable", None, connection.id, what, event.detail, True)
+            self._board.say(note)
         falls_back = isinstance(verdict(event.fault, Phase.ADMITTED), recovery.FallBack)
         for id_ in list(self._board.waiting):
             turn = self._board.turns[id_]
@@ -78,7 +85,11 @@ class Dialling:
         if connection.is_chain_probe:
             self._chain_probes.untold(connection.key, now)
         board.gone(connection)
-        for turn in board.on(connection):
+        met = board.on(connection)
+        if met:
+            count = f"{len(met)} turn{'s' * (len(met) > 1)} on it; {event.detail}"
+            board.say(Note("connection.lost", None, connection.id, event.fault.value, count, True))
+        for turn in met:
             if turn.phase in (Phase.ADMITTED, Phase.SENT):
                 # Only what is named as unsent is proven to be.
                 turn.phase = Phase.ADMITTED if turn.id in event.unsent else Phase.SENT

@@ -147,7 +147,7 @@ class Judging:
 
     def cut(self, connection: Connection, fault: Fault, detail: str, now: float) -> None:
         """Drop a connection whose bytes cannot be trusted."""
-        self._board.say(Note("connection.cut", None, connection.id, fault.value, detail))
+        self._board.say(Note("connection.cut", None, connection.id, fault.value, detail, True))
         self._board.abort(connection)
         self.all_on(connection, fault, detail, now)
 
@@ -234,6 +234,7 @@ class Judging:
             case recovery.Retry():
                 self._retry(turn, fault, found, now)
             case recovery.FallBack():
+                turn.taken_back(now)  # refused by name, it may stand on a connection that lives
                 self._board.over_https(turn, "no_websocket")
             case recovery.Relay():
                 assert error is not None, f"{turn!r} met {fault} without upstream's words"

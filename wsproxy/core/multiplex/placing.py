@@ -161,13 +161,16 @@ class Placing:
         if use.candidate is None and turn.frame_bytes > board.options.max_frame_bytes:
             board.over_https(turn, "too_large")
             return
-        parent = use.candidate.checkpoint.response_id if use.candidate else None
+        checkpoint = use.candidate.checkpoint if use.candidate else None
+        parent = checkpoint.response_id if checkpoint else None
+        finds_out = board.beliefs.finds_out_chains
         stream = Stream(
             turn.id,
             is_streaming=turn.is_streaming,
             parent=parent,
             restored=None if parent is None else b"null",  # ours only where the client named none
             expects_parent=board.beliefs.of(turn.key).names_parents,
+            floor_tokens=checkpoint.floor_tokens if checkpoint and finds_out else None,
             now=now,
         )
         turn.placed(use, stream)

@@ -247,7 +247,9 @@ _DRAINING = Refuse(503, "proxy_draining", retry_after_s=1)
 _CUT = Break("upstream_disconnected")
 _STALLED = Break("upstream_timeout")
 _GARBLED = Break("upstream_protocol_error")
-_AFRESH = Retry(Where.NEW_CONNECTION, spent=Relay())
+# Limits of the WebSocket mean nothing to an HTTP client, and HTTPS has none of them.
+_AFRESH = Retry(Where.NEW_CONNECTION)
+_OTHER_LANE = Retry(Where.OTHER_LANE, is_our_bug=True)
 _IN_FULL = Retry(Where.SAME_CONNECTION, spent=Relay())
 _SLOW = If(Condition.BUFFER_FULL, Abandon(), _OK)
 
@@ -301,9 +303,7 @@ _ROWS: Final[Mapping[Fault, _Row]] = {
         Wait(Fault.CONNECTION_ENDED),
         _OK,
     ),
-    Fault.STREAM_LIMIT_REACHED: _Row(
-        _RETIRE, _RETRY, Retry(Where.OTHER_LANE, is_our_bug=True, spent=Relay()), _GARBLED, _OK
-    ),
+    Fault.STREAM_LIMIT_REACHED: _Row(_RETIRE, _RETRY, _OTHER_LANE, _GARBLED, _OK),
     Fault.RATE_LIMITED: _Row(_KEEP, _NA, _RELAY, _RELAY, _OK),
     Fault.SERVER_ERROR: _Row(_KEEP, _NA, _RELAY, _RELAY, _OK),
     Fault.REQUEST_REFUSED: _Row(_KEEP, _NA, If(Condition.OUR_DELTA, _IN_FULL, _RELAY), _RELAY, _OK),

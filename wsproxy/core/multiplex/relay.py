@@ -24,6 +24,7 @@ from wsproxy.core.api.events import (
     Head,
     Kind,
     Received,
+    Usage,
     edited,
     is_gapless,
     look,
@@ -35,6 +36,7 @@ from wsproxy.core.api.events import (
     response_id,
     shows_parent,
     sse,
+    usage,
 )
 from wsproxy.core.api.items import Item, read_item
 from wsproxy.core.events import (
@@ -73,6 +75,7 @@ class Stream:
         "expects_parent",
         "first_event_at",
         "first_output_at",
+        "floor_tokens",
         "heard_at",
         "is_discarding",
         "is_parent_asked",
@@ -97,6 +100,7 @@ class Stream:
         parent: str | None,
         restored: bytes | None,
         expects_parent: bool = False,
+        floor_tokens: int | None = None,
         now: float = 0.0,
     ) -> None:
         self.turn = turn
@@ -104,6 +108,7 @@ class Stream:
         self.parent = parent
         self.restored = restored
         self.expects_parent = expects_parent  # this upstream has named parents before
+        self.floor_tokens = floor_tokens  # it cannot read fewer, if it remembers the parent
         self.is_parent_asked = self.is_parent_shown = False
         self.next_number = 0
         self.pending: list[bytes] = []
@@ -131,6 +136,11 @@ class Stream:
         if is_first and shown:
             self.is_parent_shown = True
         return shown is False or (shown is None and is_first and self.expects_parent)
+
+    def has_read_too_little(self, tokens: Usage | None) -> bool:
+        """The tripwire's second sign: an upstream may name the parent and have forgotten it."""
+        floor = self.floor_tokens
+        return tokens is not None and floor is not None and tokens.input_tokens < floor
 
     def forward(self, received: Received) -> None:
         """Append the event as HTTP would have sent it."""
@@ -316,13 +326,16 @@ class Relay:
 
     def _ends(
         self, stream: Stream, received: Received, named: str | None, is_first: bool
-    ) -> TurnEnded:
+    ) -> TurnEnded | ContextLost:
         """A turn whose response changed its name on the way is not continued."""
         has_echo = received.stream_id is not None
         if named is not None:
             self._ended[received.stream_id] = named
         is_same = stream.response_id in (None, named)
         is_kept = received.kind is Kind.COMPLETED and is_same
+        tokens = usage(received.payload) if is_kept else None
+        if stream.has_read_too_little(tokens):
+            return ContextLost(self.connection, stream.turn)
         outputs_ = stream.outputs(received) if is_kept else None
         stream.forward(received)
         return TurnEnded(
@@ -333,6 +346,7 @@ class Relay:
             has_echo,
             named if is_kept else None,
             outputs_,
+            (tokens.input_tokens, tokens.visible_tokens) if tokens else None,
         )
 
     def _is_anothers(self, stream: Stream, received: Received, named: str | None) -> bool:
