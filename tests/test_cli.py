@@ -25,6 +25,7 @@ from wsproxy.config import SETTINGS, load
         (["serve", "--lane", "on"], "no such option", "did you mean --lanes?"),
         (["serve", "--lanes", "of"], "flag --lanes: lanes: 'of' is not one of", "mean off?"),
         (["serve", "--set", "max_turns"], "--set max_turns: no value", "NAME=VALUE"),
+        (["serve", "--set", "trace_dir='/x'"], "flag --set trace_dir: ", "leave the quotes out"),
         (["serve", "--set", "max_turn=1"], "there is no setting 'max_turn'", "max_turns?"),
         (["serve", "--lanes", "on", "--set", "lanes=on"], "lanes is given twice", "leave one"),
         (["serve", "--listen", "0.0.0.0:1"], "from other machines", "--allow-remote and"),

@@ -179,6 +179,9 @@ def test_a_wrong_file_says_what_and_where(
         ({"WSPROXY_LANE": "on"}, "environment WSPROXY_LANE: there is no", "WSPROXY_LANES?"),
         ({"WSPROXY_CONFI": "x"}, "there is no such setting", "WSPROXY_CONFIG?"),
         ({"WSPROXY_\x1b[31m\n": "x"}, "environment WSPROXY_\\x1b[31m\\n: there is no", ""),
+        ({"WSPROXY_TRACE_DIR": '"/tmp/x"'}, "WSPROXY_TRACE_DIR: trace_dir: ", "leave the quotes"),
+        ({"WSPROXY_TRACE_DIR": "'/tmp/x'"}, "WSPROXY_TRACE_DIR: trace_dir: ", "leave the quotes"),
+        ({"WSPROXY_CHANGEABLE_FIELDS": '["a"]'}, "is written as in TOML", "separated by commas"),
         ({"WSPROXY_MAX_TURNS": "-1"}, "environment WSPROXY_MAX_TURNS: max_turns: '-1'", ""),
         ({"WSPROXY_CONFIG": "/nonexistent/x"}, "cannot be read: No such file", "--config"),
         ({"WSPROXY_CONFIG": "/"}, "cannot be read: Is a directory", "--config"),
@@ -191,6 +194,40 @@ def test_a_wrong_environment_says_which_variable(
         load(environment=environment)
     assert problem in caught.value.problem
     assert advice in caught.value.advice
+
+
+@pytest.mark.parametrize(
+    ("text", "has_hint"),
+    [
+        ("lanes = on", True),
+        ("upstream = https://example.com/v1", True),
+        ("listen = [localhost:8787]", True),
+        ("listen = 127.0.0.1:8787", True),
+        ("head_timeout_s = 15s", True),
+        ("listen = [", False),
+        ("[upstream", False),
+        ('lanes = "on', False),
+        ("trace_bodies = true false", False),
+    ],
+    ids=lambda value: str(value),
+)
+def test_quotes_are_asked_for_where_they_are_missing(
+    tmp_path: Path, text: str, has_hint: bool
+) -> None:
+    error = error_of(tmp_path, text)
+    assert "not TOML" in error.problem
+    assert error.advice == ("strings need quotes in TOML" if has_hint else "")
+
+
+def test_a_token_file_that_is_not_there_is_told_how_to_make_that_very_file(tmp_path: Path) -> None:
+    path = tmp_path / "my token"
+    with pytest.raises(SettingsError) as caught:
+        read_token(path)
+    assert caught.value.advice.endswith(f" > '{path}' && chmod 600 '{path}'")
+    path.mkdir()
+    with pytest.raises(SettingsError, match="Is a directory") as caught:
+        read_token(path)
+    assert "secrets" not in caught.value.advice
 
 
 def test_a_password_in_a_url_is_refused_and_not_repeated(tmp_path: Path) -> None:

@@ -119,12 +119,16 @@ class RunningTurn:
             headers.append((b"retry-after", b"%d" % command.retry_after_s))
         if command.should_retry is not None:
             headers.append((b"x-should-retry", b"true" if command.should_retry else b"false"))
-        body = own_error(command.status, command.code, command.message)
+        message = command.message
+        if command.is_outcome_unknown:
+            message = f"{_lost(command.code)}: {message}. The turn may have run, and {_NOT_AGAIN}"
+        body = own_error(command.status, command.code, message)
         self.sink.respond(command.status, headers, body)
         self.end()
 
     def break_off(self, code: str, message: str) -> None:
         """Upstream was lost in mid-answer: say so, and let nobody take it for whole."""
+        message = f"{_lost(code)} in mid-answer: {message}. The turn {_NOT_AGAIN}"
         if self.sink.is_started:
             self.sink.write(self._last(flat_error(code, message, None, self._next_number)))
             self.sink.abort()
@@ -159,6 +163,19 @@ class RunningTurn:
 
     def _told(self) -> list[tuple[bytes, bytes]]:
         return [*self.headers, *told(self.id, self.route, self.why)]
+
+
+#: What befell a turn whose outcome nobody knows, by the code that is told.
+_BEFELL: Final = {
+    "upstream_protocol_error": "Upstream sent what cannot be accepted",
+    "upstream_lost_context": "Upstream lost the conversation",
+    "upstream_timeout": "Upstream fell silent",
+}
+_NOT_AGAIN: Final = "was not sent again by wsproxy."
+
+
+def _lost(code: str) -> str:
+    return _BEFELL.get(code, "The connection to upstream was lost")
 
 
 def told(id_: TurnId, route: Route, why: Why | None) -> list[tuple[bytes, bytes]]:

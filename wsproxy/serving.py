@@ -11,7 +11,7 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 
 from wsproxy.config import Loaded, Settings, SettingsError
 from wsproxy.daemon import Daemon, compose, loop_factory, open_daemon
@@ -62,7 +62,7 @@ async def _serve(settings: Settings, load_again: Load) -> int:
             print(f"wsproxy: ready; base URL {daemon.base_url}", flush=True)
         notify(READY, f"STATUS=serving {daemon.base_url}")
         number = await stop.get()
-        log.info("daemon.draining", signal=signal.Signals(number).name)
+        log.info("daemon.draining", **farewell(daemon.driver.running_count, number, settings))
         notify(STOPPING, "STATUS=draining")
         cut = await _drain(daemon, stop, _patience_s(settings, number))
         log.info("daemon.stopped", count=cut)
@@ -80,6 +80,21 @@ def _signals(daemon: Daemon, load_again: Load) -> asyncio.Queue[int]:
     if hasattr(signal, "SIGHUP"):
         loop.add_signal_handler(signal.SIGHUP, reload_settings, daemon, load_again)
     return stop
+
+
+def farewell(running: int, number: int, settings: Settings) -> dict[str, Any]:
+    """What the log says of a drain: how many turns run, and to people how not to wait for them."""
+    fields = {"signal": signal.Signals(number).name, "turns": running}
+    if running and _is_text_form(settings):
+        return {**fields, "detail": "again ends them now"}
+    return fields
+
+
+def _is_text_form(settings: Settings) -> bool:
+    """Whether people read the log."""
+    if settings.log_format == "auto":
+        return sys.stderr is not None and sys.stderr.isatty()
+    return settings.log_format == "text"
 
 
 def _patience_s(settings: Settings, number: int) -> float:

@@ -69,6 +69,8 @@ async def test_a_near_miss_is_told_the_right_base_url(base: str, target: str) ->
         error = json.loads(content)["error"]
         assert error["code"] == "wrong_base_url"
         assert error["message"].endswith(f"http://127.0.0.1:{s.port}{base}")
+        is_base_right = target in ("/v1/responses/", "/v1//responses", "//v1/responses")
+        assert ("drop the extra slash" in error["message"]) is is_base_right
         assert s.upstream.seen == []
 
 

@@ -20,7 +20,9 @@ import pytest
 from tests.canary import WATCH, secret
 from wsproxy import systemd
 from wsproxy.config import Settings
+from wsproxy.logs import FIELDS
 from wsproxy.reloading import RELOADABLE, needs_restart
+from wsproxy.serving import farewell
 
 PATIENCE_S: Final = 20.0
 FIRST: Final = 'listen = ["127.0.0.1:0"]\n'
@@ -92,6 +94,23 @@ def test_systemd_is_told_ready_then_stopping_and_a_reload_takes_over_what_it_can
         daemon.process.terminate()
         assert daemon.next_state()[0] == "STOPPING=1"
         assert daemon.process.wait(PATIENCE_S) == 0
+
+
+@pytest.mark.parametrize(
+    ("form", "running", "more"),
+    [
+        ("text", 2, {"turns": 2, "detail": "again ends them now"}),
+        ("text", 0, {"turns": 0}),
+        ("json", 2, {"turns": 2}),
+    ],
+    ids=["text", "text, none", "json"],
+)
+def test_the_log_says_how_many_turns_a_drain_waits_for_and_how_not_to_wait(
+    form: str, running: int, more: dict[str, object]
+) -> None:
+    fields = farewell(running, signal.SIGINT, Settings(log_format=form))
+    assert fields == {"signal": "SIGINT", **more}
+    assert fields.keys() <= FIELDS
 
 
 def test_a_token_is_read_again_though_its_files_name_is_the_same(tmp_path: Path) -> None:

@@ -18,10 +18,12 @@ import pytest
 
 from tests.canary import SECRET, TEXT, WATCH
 from wsproxy.cli.main import main
+from wsproxy.config import Settings
+from wsproxy.console.words import counted
 from wsproxy.demo import children
 from wsproxy.metrics.tally import Tally
 from wsproxy.sidecar.child import ChildError, run_child
-from wsproxy.sidecar.running import summary
+from wsproxy.sidecar.running import may_probe, summary
 
 CHILD: Final = str(Path(__file__).with_name("child.py"))
 RUN: Final = [sys.executable, "-m", "wsproxy", "run"]
@@ -70,7 +72,7 @@ def test_a_command_runs_behind_a_proxy_of_its_own_and_two_lines_say_what_was_sav
     assert told["base_url"].startswith("http://127.0.0.1:")
     assert told["base_url"] not in (upstream, "http://127.0.0.1:8787/v1")
     first, second = ran.stderr.splitlines()
-    assert first.startswith("wsproxy: 4 turns, 3 sent as deltas; 1 upstream handshake for 4 conn")
+    assert first.startswith("wsproxy: 4 turns, 3 sent as deltas; 1 WebSocket handshake for 4 co")
     assert " sent up instead of " in second
     WATCH.look("stderr of wsproxy run", ran.stderr)
 
@@ -169,6 +171,30 @@ def test_signal_handlers_are_given_back() -> None:
     before = signal.getsignal(signal.SIGTERM)
     run_child(["true"], os.environ)
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_command_is_told_that_it_gets_a_free_port(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "[default: 127.0.0.1:0]" in shown
+    assert "8787, " not in shown
+
+
+@pytest.mark.parametrize(
+    ("upstream", "handshakes", "is_named"),
+    [
+        ("http://127.0.0.1:1/v1", 2, True),
+        ("http://127.0.0.1:1/v1", 1, False),
+        ("https://api.openai.com/v1", 2, False),
+    ],
+)
+def test_the_probe_of_an_unknown_upstream_explains_a_handshake(
+    upstream: str, handshakes: int, is_named: bool
+) -> None:
+    tally = Tally(turns=5, continued=2, handshakes=handshakes)
+    first, _ = summary(tally, 1, may_probe=may_probe(Settings(upstream=upstream)))
+    assert counted(handshakes, "WebSocket handshake") in first
+    assert ("may be the probe" in first) is is_named
 
 
 def test_the_summary_names_what_went_another_way() -> None:

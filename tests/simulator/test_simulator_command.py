@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import re
 import signal
 import socket
 import sys
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -15,6 +17,8 @@ from click.testing import CliRunner
 
 from wsproxy.cli.simulate import simulate
 from wsproxy.simulator import Rules
+from wsproxy.simulator.faults import IN_TURN, MENU
+from wsproxy.simulator.script import Script
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -60,7 +64,32 @@ def test_a_port_in_use_is_named() -> None:
         result = CliRunner().invoke(simulate, ["--listen", address])
 
     assert result.exit_code == 2
-    assert f"cannot listen on {address}" in result.output
+    assert f"cannot listen on {address}: it is in use" in result.output
+    assert "another port: --listen 127.0.0.1:" in result.output
+
+
+PAGE = (Path(__file__).parents[2] / "docs" / "simulator.md").read_text(encoding="utf-8")
+FAULTS = sorted({*MENU, *MENU["handshake"], *IN_TURN})
+ORDERS = [field.name for field in dataclasses.fields(Script)]
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_the_help_and_the_page_name_every_place_and_every_fault(name: str) -> None:
+    named = re.compile(rf"`{name}(=[A-Z]+)?`")
+
+    assert named.search(simulate.help or "")
+    assert named.search(PAGE)
+
+
+@pytest.mark.parametrize("name", ORDERS)
+def test_the_page_names_every_order_to_the_model(name: str) -> None:
+    assert f"| `{name}=" in PAGE
+
+
+def test_the_page_names_no_order_that_there_is_not() -> None:
+    orders = PAGE.partition("## Faults")[0]
+
+    assert set(re.findall(r"^\| `([a-z_]+)=", orders, re.MULTILINE)) == set(ORDERS)
 
 
 def test_every_rule_is_a_flag() -> None:

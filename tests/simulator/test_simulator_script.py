@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from wsproxy.simulator.script import Script, read_script
+from wsproxy.simulator.errors import ApiError
+from wsproxy.simulator.script import Script, orders_in_text, read_script
 from wsproxy.simulator.tools import Tool, arguments_for, callable_tools, choose_tool
 
 ORDERS = {
@@ -30,6 +31,13 @@ def test_orders_are_read_from_all_three_places(
     model: str, markers: dict[str, str], metadata: object, script: Script
 ) -> None:
     assert read_script(model, markers, metadata) == script
+
+
+def test_a_marker_that_names_no_order_is_refused_with_those_that_there_are() -> None:
+    with pytest.raises(ApiError, match="knows no order 'tool_call': choose from tool_calls, "):
+        read_script("m", orders_in_text("[sim tool_call=5]"), None)
+
+    assert read_script("m", orders_in_text("[sim card] [simple a=b]"), None) == Script()
 
 
 def schema(**properties: Any) -> dict[str, Any]:

@@ -64,6 +64,26 @@ def test_explain_names_the_item_that_differed(
     assert "→ Send earlier items as they were." in text
 
 
+@pytest.mark.parametrize("words", [[], ["nonsense"]], ids=["nothing", "nonsense"])
+def test_explain_without_a_turn_says_where_turns_are_listed(
+    words: list[str], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["trace", "explain", *words, "--dir", str(folder)]) != 0
+    assert "`wsproxy trace show` lists" in capsys.readouterr().err.splitlines()[1]
+
+
+def test_a_turn_tells_its_faults_in_words_and_one_item_as_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = turn(1, route="full", faults=["F01", "F99"], retries=0, items=1, items_sent=1, events=1)
+    folder = written(tmp_path / "traces", [run(), told])
+    text = shown(["show", "t000000000001"], folder, capsys)
+    assert re.search(r"^faults +F01 TCP reset *\n +F99 *$", text, re.MULTILINE)
+    assert "retries" not in text
+    assert "All of the input was sent (1 item)" in text
+    assert re.search(r"in 1 event *$", text, re.MULTILINE)
+
+
 HOSTILE = "\x1b[2J\x1b]0;title\x07\u202e\x9b31m"
 
 

@@ -270,7 +270,7 @@ async def test_the_run_can_be_listed_shown_and_explained(
         (["list"], ["turns", "5"]),
         (["show"], ["new_conversation", "delta", "connection 1 opened"]),
         (["show", last], ["first event", "frame sent", "tokens"]),
-        (["explain", last], ["All 2 input items", "conversation"]),
+        (["explain", last], ["All of the input was sent (2 items)", "conversation"]),
         (["stats"], ["day", "session", "p99"]),
     ):
         assert main(["trace", *arguments, *where]) == 0

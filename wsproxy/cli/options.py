@@ -19,9 +19,18 @@ PLACEHOLDERS: Final = {"listen": "HOST:PORT", "upstream": "URL", "token_file": "
 
 def settings_options(command: F) -> F:
     """Decorate a command that takes `**options` and hands them to `load_settings`."""
-    for declare in reversed([*_flags(), *_general()]):
-        command = declare(command)
-    return command
+    return settings_options_but()(command)
+
+
+def settings_options_but(**defaults: str) -> Callable[[F], F]:
+    """As `settings_options`, for a command of which these defaults are true instead."""
+
+    def decorate(command: F) -> F:
+        for declare in reversed([*_flags(defaults), *_general()]):
+            command = declare(command)
+        return command
+
+    return decorate
 
 
 def load_settings(options: dict[str, Any], environment: Mapping[str, str] = os.environ) -> Loaded:
@@ -30,13 +39,13 @@ def load_settings(options: dict[str, Any], environment: Mapping[str, str] = os.e
     return load(_given(options), environment, file)
 
 
-def _flags() -> Iterator[Callable[[F], F]]:
+def _flags(defaults: Mapping[str, str]) -> Iterator[Callable[[F], F]]:
     for about in SETTINGS.values():
         if about.flag:
-            yield _flag(about)
+            yield _flag(about, defaults.get(about.name, about.default))
 
 
-def _flag(about: Setting) -> Callable[[F], F]:
+def _flag(about: Setting, default: Any) -> Callable[[F], F]:
     if isinstance(about.default, bool):
         return click.option(about.flag, about.name, is_flag=True, default=None, help=about.help)
     is_list = isinstance(about.default, tuple)
@@ -46,7 +55,7 @@ def _flag(about: Setting) -> Callable[[F], F]:
         about.name,
         metavar="|".join(about.kind.choices) or PLACEHOLDERS.get(about.name, "SECONDS"),
         multiple=is_list,
-        help=f"{about.help}{again}{_default(about.default)}",
+        help=f"{about.help}{again}{_default(default)}",
     )
 
 
@@ -63,7 +72,9 @@ def _general() -> Iterator[Callable[[F], F]]:
         "assignments",
         metavar="NAME=VALUE",
         multiple=True,
-        help="Any other setting, see docs/settings.md. May be given several times.",
+        help="Any other setting, see docs/settings.md, written as in the environment: no quotes, "
+        "lists with commas (`--set changeable_fields=metadata,stream`). "
+        "May be given several times.",
     )
 
 

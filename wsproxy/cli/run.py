@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import click
 
-from wsproxy.cli.options import load_settings, settings_options
+from wsproxy.cli.options import load_settings, settings_options_but
 from wsproxy.config import Loaded, SettingsError
 
 #: Where the child's own base URL stands, and which setting takes its value.
@@ -17,10 +17,12 @@ _INHERITED: Final = "OPENAI_BASE_URL"
 _UPSTREAM: Final = "WSPROXY_UPSTREAM"
 #: The child owns the terminal: only what stops the proxy may be written between its lines.
 _QUIET: Final = "error"
+#: Several commands may run at once, each behind its own.
+_LISTEN: Final = "127.0.0.1:0"
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
-@settings_options
+@settings_options_but(listen=_LISTEN)
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- COMMAND…")
 def run(command: tuple[str, ...], **options: Any) -> int:
     """Run one command behind a proxy of its own.
@@ -48,7 +50,7 @@ def run(command: tuple[str, ...], **options: Any) -> int:
 
 
 def _load(options: dict[str, Any]) -> Loaded:
-    options["listen"] = options["listen"] or ("127.0.0.1:0",)
+    options["listen"] = options["listen"] or (_LISTEN,)
     loaded = load_settings(options)
     inherited = os.environ.get(_INHERITED)
     if loaded.sources["upstream"] != "default" or not inherited:

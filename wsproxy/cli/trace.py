@@ -126,14 +126,19 @@ def tail(folder: Path, as_json: bool) -> None:
 
 
 @trace.command()
-@click.argument("turn", metavar="TURN")
+@click.argument("turn", metavar="TURN", required=False)
 @as_json_option
 @reading
-def explain(folder: Path, turn: str, as_json: bool) -> None:
-    """Say why a turn was sent as a delta or in full, and what would change it."""
+def explain(folder: Path, turn: str | None, as_json: bool) -> None:
+    """Say why a turn was sent as a delta or in full, and what would change it.
+
+    TURN is the id of a turn, or its beginning, as `wsproxy trace show` lists them.
+    """
     from wsproxy.trace import advice, picture
     from wsproxy.trace.reader import find_turn
 
+    if turn is None:
+        raise click.UsageError("missing argument TURN\n`wsproxy trace show` lists turns")
     found = find_turn(_read(folder), turn)
     if as_json:
         told = msgspec.to_builtins(advice.explain(found))

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from wsproxy.config.checks import check_together
 from wsproxy.config.errors import SettingsError
-from wsproxy.config.kinds import home_path
+from wsproxy.config.kinds import brief, home_path
 from wsproxy.config.settings import SETTINGS, Settings
 from wsproxy.config.toml import Entry, read_entries
 
@@ -19,6 +19,12 @@ PREFIX: Final = "WSPROXY_"
 FILE_VARIABLE: Final = "WSPROXY_CONFIG"  # names the TOML file where --config is not given
 #: Names that a TOML table makes and that are written shorter elsewhere.
 ALIASES: Final = {"upstream_url": "upstream"}
+#: What TOML puts around a text or a list, and a flag or an environment variable does not.
+MARKS: Final = (
+    ('"', '"', "leave the quotes out"),
+    ("'", "'", "leave the quotes out"),
+    ("[", "]", "leave the brackets and quotes out: a list is words separated by commas"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,11 +135,20 @@ def _refuse_second(layer: Layer, name: str, where: str) -> None:
 
 def _read(name: str, value: object, where: str, *, is_text: bool) -> Any:
     kind = SETTINGS[name].kind
+    if is_text:
+        _refuse_marks(name, str(value).strip(), where)
     try:
         return kind.parse_text(str(value)) if is_text else kind.parse(value)
     except ValueError as error:
         advice = _suggest(str(value), kind.choices) if kind.choices else ""
         raise SettingsError(f"{where}: {name}: {error}", advice) from None
+
+
+def _refuse_marks(name: str, text: str, where: str) -> None:
+    """A path with quotes around it would be the path of another file, and nobody would know."""
+    for mark, end, advice in MARKS:
+        if len(text) > 1 and text.startswith(mark) and text.endswith(end):
+            raise SettingsError(f"{where}: {name}: {brief(text)} is written as in TOML", advice)
 
 
 def _suggest(word: str, words: Iterable[str]) -> str:

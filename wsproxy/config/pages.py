@@ -28,8 +28,11 @@ Flags win over environment variables, these over the TOML file (`--config FILE` 
 where each value came from; `wsproxy config check` only says whether it is right.
 
 * The environment variable of a setting is its name in capitals after `WSPROXY_`
-  (`WSPROXY_MAX_TURNS`); an empty one counts as absent; lists are separated by commas.
-* A setting without a flag of its own is set with `--set NAME=VALUE`.
+  (`WSPROXY_MAX_TURNS`); an empty one counts as absent.
+* A setting without a flag of its own is set with `--set NAME=VALUE`, such as `--set max_turns=64`.
+* In a flag and in the environment a value stands without quotes or brackets, and a list is words
+  separated by commas: `WSPROXY_CHANGEABLE_FIELDS=metadata,stream`. TOML has its own rules:
+  `changeable_fields = ["metadata", "stream"]`.
 * In TOML a table is a prefix: `proxy` under `[upstream]` is `upstream_proxy`, and `url` under
   `[upstream]` is `upstream` itself.
 * Durations are seconds or texts such as `"250ms"`, `"15s"`, `"5min"`, `"1h"`; sizes are bytes or

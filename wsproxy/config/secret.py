@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import re
 from pathlib import Path
+from shlex import quote
 from typing import Final, NoReturn
 
 from wsproxy.config.errors import SettingsError
@@ -13,6 +14,7 @@ from wsproxy.config.errors import SettingsError
 #: It stands in a path: unreserved characters only (RFC 3986 §2.3), too many to be guessed.
 TOKEN: Final = re.compile(r"[A-Za-z0-9._~-]{16,256}", re.ASCII)
 TOKEN_FILE_MAX_BYTES: Final = 4096  # the token, and room for white space around it
+MAKE_TOKEN: Final = "python3 -c 'import secrets; print(secrets.token_urlsafe(32))'"
 
 
 class Secret:
@@ -50,13 +52,20 @@ def read_token(path: Path) -> Secret:
         with path.open("rb") as file:
             text = file.read(TOKEN_FILE_MAX_BYTES).decode("ascii", "replace").strip()
     except OSError as error:
+        advice = f"make it with: {_making(path)}" if isinstance(error, FileNotFoundError) else ""
         raise SettingsError(
             f"token_file: cannot read {path}: {error.strerror}",
-            "make it with: python3 -c 'import secrets; print(secrets.token_urlsafe(32))'",
+            advice or "name a file that this user may read",
         ) from None
     if TOKEN.fullmatch(text) is None:
         raise SettingsError(
             f"token_file: {path} must hold 16 to 256 letters, digits or - . _ ~ and nothing else",
-            "make one with: python3 -c 'import secrets; print(secrets.token_urlsafe(32))'",
+            f"make one with: {_making(path)}",
         )
     return Secret(text)
+
+
+def _making(path: Path) -> str:
+    """The shell command that writes a new token there, for its owner alone."""
+    file = quote(str(path))
+    return f"{MAKE_TOKEN} > {file} && chmod 600 {file}"

@@ -12,6 +12,10 @@ from typing import Any, Final
 from wsproxy.config.errors import SettingsError
 
 MAX_FILE_BYTES: Final = 1024 * 1024  # a hundred times the file that lists every setting
+#: `lanes = on`, `listen = [localhost:1]`, `head_timeout_s = 15s`: no value of TOML begins so.
+BARE_WORD: Final = re.compile(
+    r"=\s*\[?\s*(?:(?!(?:true|false|inf|nan)\b)[A-Za-z~/]|[0-9][0-9_.]*[A-Za-z:.])"
+)
 POSITION: Final = re.compile(r" \(at line (\d+), column \d+\)$")
 
 
@@ -63,7 +67,14 @@ def _syntax_error(path: Path, text: str, error: Exception) -> SettingsError:
     position = POSITION.search(message)
     line = int(position[1]) if position else text.count("\n") + 1
     what = POSITION.sub("", message).removesuffix(" (at end of document)")
-    return SettingsError(f"file {path}:{line}: not TOML: {what}", "strings need quotes in TOML")
+    return SettingsError(f"file {path}:{line}: not TOML: {what}", _advice(text, line))
+
+
+def _advice(text: str, line: int) -> str:
+    """tomllib calls a bare word an invalid value, as it calls much else."""
+    lines = text.splitlines()
+    written = lines[line - 1] if line <= len(lines) else ""
+    return "strings need quotes in TOML" if BARE_WORD.search(written) else ""
 
 
 def _flatten(

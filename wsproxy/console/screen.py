@@ -55,8 +55,8 @@ def _lines(report: Report, before: Report | None) -> Iterator[Text]:
     )
     models = report.models
     yield Text(
-        f"model cache: {models.hits} hits · {models.misses} misses"
-        f" · {models.revalidations} revalidations · {models.stale_served} stale served"
+        f"model cache: hits {count(models.hits)} · misses {count(models.misses)}"
+        f" · revalidated {count(models.revalidations)} · stale {count(models.stale_served)}"
     )
     if pool.url_no_websocket_s:
         yield Text(f"no WebSocket upstream; asked again in {age(pool.url_no_websocket_s)}", "bold")

@@ -54,7 +54,7 @@ class App:
         if path == f"{self.base}/responses":
             return await self._responses(request)
         if request.method == "POST" and self._is_near_miss(path):
-            return self._wrong_base(request)
+            return self._wrong_base(request, path)
         if _asks_for_upgrade(request):
             return await tunnel(request, self.rest)
         if path == f"{self.base}/models" or path.startswith(f"{self.base}/models/"):
@@ -78,21 +78,26 @@ class App:
         return await self._passed_through(request)
 
     def _is_near_miss(self, path: str) -> bool:
-        segments = [segment for segment in path.split("/") if segment]
-        base = [segment for segment in self.base.split("/") if segment]
+        segments, base = _segments(path), _segments(self.base)
         if not segments or segments.pop() != "responses":
             return False
         return segments in ([], ["v1"], base, base + base)
 
-    def _wrong_base(self, request: web.BaseRequest) -> web.StreamResponse:
+    def _wrong_base(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
         host = request.headers.get("Host", "127.0.0.1:8787")
+        is_base_right = _segments(path) == [*_segments(self.base), "responses"]
         return refusal(
             404,
             "wrong_base_url",
-            f"Turns are served at {self.base}/responses; set the base URL to "
-            f"http://{host}{request.get(URL_PREFIX, '')}{self.base}",
+            f"Turns are served at {self.base}/responses; "
+            f"{'drop the extra slash: the base URL is' if is_base_right else 'set the base URL to'}"
+            f" http://{host}{request.get(URL_PREFIX, '')}{self.base}",
             is_last=True,
         )
+
+
+def _segments(path: str) -> list[str]:
+    return [segment for segment in path.split("/") if segment]
 
 
 class Front:

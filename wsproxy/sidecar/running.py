@@ -8,6 +8,7 @@ from typing import Final
 
 from wsproxy.config import Settings, SettingsError
 from wsproxy.console.words import count, counted, size, times
+from wsproxy.daemon import Upstream
 from wsproxy.downstream.listening import ListenError
 from wsproxy.logs import configure
 from wsproxy.metrics.tally import Tally
@@ -44,12 +45,25 @@ def run(
     except ChildError as error:
         say(f"wsproxy: {error}")
         return error.exit_code
-    for line in summary(daemon.tally, agent_connections, has_trace=settings.trace == "on"):
+    for line in summary(
+        daemon.tally,
+        agent_connections,
+        has_trace=settings.trace == "on",
+        may_probe=may_probe(settings),
+    ):
         say(line)
     return code
 
 
-def summary(tally: Tally, agent_connections: int, *, has_trace: bool = True) -> Iterator[str]:
+def may_probe(settings: Settings) -> bool:
+    """Whether one connection may have asked upstream if it keeps chains (contract §3)."""
+    is_asked = settings.transport == "auto" and settings.continuation == "auto"
+    return is_asked and not Upstream.of(settings.upstream).is_known
+
+
+def summary(
+    tally: Tally, agent_connections: int, *, has_trace: bool = True, may_probe: bool = False
+) -> Iterator[str]:
     """What was saved, in two lines; one where there was nothing to save."""
     if not tally.turns:
         yield "wsproxy: no turn came through; does the command read OPENAI_BASE_URL?"
@@ -59,8 +73,10 @@ def summary(tally: Tally, agent_connections: int, *, has_trace: bool = True) -> 
         parts.append(f"{count(tally.over_https)} over HTTPS")
     if tally.refused:
         parts.append(f"{count(tally.refused)} refused")
+    probe = " (one may be the probe of an unknown upstream)"
     yield (
-        f"wsproxy: {', '.join(parts)}; {counted(tally.handshakes, 'upstream handshake')}"
+        f"wsproxy: {', '.join(parts)}; {counted(tally.handshakes, 'WebSocket handshake')}"
+        f"{probe * (may_probe and tally.handshakes > 1)}"
         f" for {counted(agent_connections, 'connection')} of the agent"
     )
     yield (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import errno
 import signal
 from collections.abc import Callable
 from typing import Any, Final, get_args, get_type_hints
@@ -55,11 +56,24 @@ def _rule_option(rule: dataclasses.Field[Any], hint: Any) -> Callable[..., Any]:
     "faults",
     multiple=True,
     metavar="WHERE:WHAT[=ARGUMENT][:COUNT]",
-    help="A fault on order, e.g. before_first_event:close=1011:2; may repeat; count -1: always.",
+    help="A fault on order, see above; may repeat; COUNT times (1), -1: always.",
 )
 @_rule_options
 def simulate(listen: str, faults: tuple[str, ...], **rules: Any) -> None:
-    """Serve the simulated Responses API over HTTP and WebSocket until SIGINT or SIGTERM."""
+    """Serve the simulated Responses API over HTTP and WebSocket until SIGINT or SIGTERM.
+
+    What the model does is ordered by `[sim NAME=VALUE …]` in a user's message, such as
+    `[sim tool_calls=5]`. Faults of the service are ordered with --fault WHERE:WHAT, such as
+    `--fault before_first_event:close=1011:2` or `--fault mid_stream:reset`.
+
+    WHERE is `handshake`, `before_first_event`, `mid_stream` or `after_terminal`.
+
+    WHAT at a handshake is `status=NUMBER`, `hang`, `reset` or `eof`. At the other places it is
+    `reset`, `eof`, `close=CODE`, `silence`, `freeze`, `cut`, `garbage=KIND`, `wrong_lane`,
+    `no_lane`, `unknown_event`, `late_event`, `sequence_gap`, `error=CODE`,
+    `connection_error=CODE` or `big=BYTES`. Those written with = need it. docs/simulator.md tells
+    what each of them does, and every order of `[sim …]`.
+    """
     host, port = _address(listen)
     try:
         orders = [parse_fault(fault) for fault in faults]
@@ -85,7 +99,18 @@ async def _serve(simulator: Simulator, listen: str) -> None:
     try:
         await simulator.start()
     except OSError as error:
-        raise click.UsageError(f"cannot listen on {listen}: {error.strerror or error}") from None
+        raise click.UsageError(_cannot_listen(simulator, listen, error)) from None
     click.echo(f"simulated Responses API at {simulator.base_url}")
     await stop.wait()
     await simulator.stop()
+
+
+def _cannot_listen(simulator: Simulator, listen: str, error: OSError) -> str:
+    """What is wrong, and on a second line what to do."""
+    if error.errno != errno.EADDRINUSE:
+        return f"cannot listen on {listen}: {error.strerror or error}"
+    host = listen.rpartition(":")[0]
+    return (
+        f"cannot listen on {listen}: it is in use, perhaps by another simulator\n"
+        f"stop that one, or choose another port: --listen {host}:{simulator.port + 1}"
+    )

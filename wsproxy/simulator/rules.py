@@ -46,7 +46,7 @@ class Rules:
     )
     max_message_bytes: int = rule(
         MAX_MESSAGE_BYTES,
-        "Largest client message; above it close 1009 (measured: protocol.md §2.8).",
+        "Largest client message; above it close 1009 (as a live backend was measured to do).",
     )
 
     # What is refused
@@ -79,7 +79,9 @@ class Rules:
     sequence_per_connection: bool = rule(False, "Number events per connection, not per response.")
     lane_place: LanePlace = rule("last", "Where `stream_id` stands in an event.")
     spaced_json: bool = rule(False, "Write `, ` and `: ` between members.")
-    error_shape: ErrorShape = rule("a", "Shape of error frames, as lettered in protocol.md §3.4.")
+    error_shape: ErrorShape = rule(
+        "a", "Shape of error frames: a as documented, b to h as others were seen to spell them."
+    )
     reencrypt_reasoning: bool = rule(True, "The blob of `completed` differs from that of `done`.")
     empty_completed_output: bool = rule(False, "`output` is empty in `response.completed`.")
     noise: bool = rule(False, "WebSocket-only frames before, in and after every response.")

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Final
 
+from wsproxy.simulator.errors import ApiError
+
 #: `[sim tool_calls=20 parallel=2]` anywhere in a user message.
 MARKER: Final = re.compile(r"\[sim ([^\]\n]{1,400})\]")
 _PAIR: Final = re.compile(r"([a-z_]+)=([^\s,]+)")
@@ -62,10 +64,14 @@ def orders_in_metadata(metadata: object) -> dict[str, str]:
 
 
 def read_script(model: str, markers: Mapping[str, str], metadata: object) -> Script:
-    """The script in force: metadata over markers over model name; nonsense counts as absent."""
+    """The script in force: metadata over markers over model name; nonsense counts as absent.
+
+    Raises ApiError for a marker's name that is no order: a marker is typed by a person.
+    """
     orders = {**orders_in_model(model), **markers, **orders_in_metadata(metadata)}
     if not orders:
         return _DEFAULT
+    _refuse_unknown(markers)
     known: dict[str, object] = {}
     for field in fields(Script):
         if field.name in orders:
@@ -73,6 +79,14 @@ def read_script(model: str, markers: Mapping[str, str], metadata: object) -> Scr
             if value is not None:
                 known[field.name] = value
     return Script(**known)  # type: ignore[arg-type]
+
+
+def _refuse_unknown(markers: Mapping[str, str]) -> None:
+    names = [field.name for field in fields(Script)]
+    for name in markers:
+        if name not in names:
+            told = f"[sim …] knows no order {name!r}: choose from {', '.join(names)}."
+            raise ApiError(told, code="unknown_order")
 
 
 def _converted(kind: str, text: str) -> object:

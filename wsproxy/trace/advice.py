@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from wsproxy.trace.amounts import counted
 from wsproxy.trace.record import TurnRecord
 
 
@@ -28,7 +29,8 @@ class _Reason:
 REASONS: Final[dict[str, _Reason]] = {
     # It continues nothing
     "new_conversation": _Reason(
-        "No conversation that wsproxy knows begins like this one.",
+        "No conversation that wsproxy knows begins like this one, or the agent changed its first "
+        "item.",
         "The first turn of a conversation, or the first after a restart, is always sent in full.",
     ),
     "history_edited": _Reason(
@@ -132,22 +134,22 @@ REASONS: Final[dict[str, _Reason]] = {
 }
 
 _WHATS: Final = {
-    "delta": "Only what is new was sent: {sent} of {all} input items.",
-    "fork": "Only what is new was sent ({sent} of {all} input items), on another lane: the one it "
+    "delta": "Only what is new was sent: {sent} of {all}.",
+    "fork": "Only what is new was sent ({sent} of {all}), on another lane: the one it "
     "continues from was busy.",
-    "full": "All {all} input items were sent, over the WebSocket.",
+    "full": "All of the input was sent ({all}), over the WebSocket.",
     "http": "The request went over HTTPS, as it was.",
     "none": "wsproxy answered itself.",
 }
-_CONTINUES: Final = "Its first {kept} items are, value for value, what this lane holds already."
+_CONTINUES: Final = "What came before ({kept}) is, value for value, what this lane holds already."
 
 
 def explain(turn: TurnRecord) -> Explanation:
     """Why this turn was a delta, or why not."""
     kept = turn.items - turn.items_sent
-    what = _WHATS.get(turn.route, "").format(sent=turn.items_sent, all=turn.items)
+    what = _WHATS.get(turn.route, "").format(sent=turn.items_sent, all=counted(turn.items, "item"))
     if turn.is_continued:
-        return Explanation(what, _CONTINUES.format(kept=kept))
+        return Explanation(what, _CONTINUES.format(kept=counted(kept, "item")))
     reason = REASONS.get(turn.reason)
     if reason is None:
         return Explanation(what, f"The reason given is {turn.reason or 'none'}.")

@@ -15,6 +15,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from wsproxy.core.multiplex.recovery import Fault
 from wsproxy.logs import clean
 from wsproxy.trace.advice import explain
 from wsproxy.trace.amounts import counted, duration, percent, size, when
@@ -36,6 +37,7 @@ NARROW_BAR_WIDTH: Final = 14
 _BOX: Final = box.SIMPLE_HEAD
 _QUEUED, _WAITING, _OUTPUT = "·", "░", "█"
 _ROUTE_STYLES: Final = {"delta": "green", "fork": "green", "http": "yellow", "none": "red"}
+_FAULTS: Final = {fault.value: fault.what for fault in Fault}
 _PHASES: Final = {
     "matched": "read and matched",
     "placed": "placed on a lane",
@@ -228,8 +230,8 @@ def _sums(sums: Figures) -> Iterator[str]:
     )
     if sums.cached_share is not None:
         yield (
-            f"{sums.tokens_in} input tokens, {percent(sums.cached_share)} of them cached; "
-            f"{sums.tokens_out} output tokens"
+            f"{counted(sums.tokens_in, 'input token')}, {percent(sums.cached_share)} of them "
+            f"cached; {counted(sums.tokens_out, 'output token')}"
         )
 
 
@@ -279,12 +281,20 @@ def _facts(turn: TurnRecord) -> Iterator[tuple[str, str]]:
     yield "model", turn.model or "-"
     yield "outcome", " ".join(filter(None, (turn.outcome, str(turn.status or ""), turn.code)))
     yield "sent", f"{size(turn.bytes_up)}; HTTP would have sent {size(turn.bytes_http)}"
-    yield "received", f"{size(turn.bytes_down)} in {turn.events} events"
+    yield "received", f"{size(turn.bytes_down)} in {counted(turn.events, 'event')}"
     if turn.tokens_in is not None:
         cached, out = turn.tokens_cached or 0, turn.tokens_out or 0
         yield "tokens", f"{turn.tokens_in} in ({cached} cached), {out} out"
-    if turn.retries or turn.faults:
-        yield "retries", f"{turn.retries} {', '.join(turn.faults)}".strip()
+    if turn.retries:
+        yield "retries", str(turn.retries)
+    for number, fault in enumerate(turn.faults):
+        yield "" if number else "faults", _fault(fault)
+
+
+def _fault(row: str) -> str:
+    """`F32 DNS failure; …`; a journal of another version may have rows that we do not know."""
+    what = _FAULTS.get(row)
+    return f"{row} {what}" if what else row
 
 
 def texts(found: Sequence[BodyText]) -> RenderableType:

@@ -6,7 +6,7 @@ A damaged line is counted and skipped: the last line of a killed daemon is torn.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -186,20 +186,20 @@ _HOW_TO_READ: Final = "read it as the user that runs the daemon, or check trace_
 def find(traces: Traces, word: str) -> Session | TurnRecord:
     """What an id, or the beginning of one, means. Raises `TraceError`."""
     known: dict[str, Session | TurnRecord] = {**traces.sessions, **traces.turns}
-    if word in known:
-        return known[word]
-    fits = [id_ for id_ in known if len(word) >= MIN_PREFIX and id_.startswith(word)]
+    fits = _fits(word, known)
     if len(fits) == 1:
         return known[fits[0]]
     if fits:
         raise TraceError(f"{word!a} may be {_some(fits)}", "give more of it")
-    close = get_close_matches(word, known, n=1, cutoff=0.5)
-    hint = f"did you mean {close[0]}?" if close else "`wsproxy trace list` names the sessions"
+    hint = _near(word, known) or "`wsproxy trace list` names the sessions"
     raise TraceError(f"there is no session or turn {word!a}", hint)
 
 
 def find_turn(traces: Traces, word: str) -> TurnRecord:
     """As `find`, for a turn alone."""
+    if not _fits(word, [*traces.sessions, *traces.turns]):
+        hint = _near(word, traces.turns) or "`wsproxy trace show` lists the turns of a session"
+        raise TraceError(f"there is no turn {word!a}", hint)
     found = find(traces, word)
     if isinstance(found, Session):
         advice = f"`wsproxy trace show {found.id}` lists its turns"
@@ -211,6 +211,18 @@ def find_session(traces: Traces, word: str) -> Session:
     """As `find`; a turn stands for its session."""
     found = find(traces, word)
     return found if isinstance(found, Session) else traces.sessions[found.session]
+
+
+def _fits(word: str, ids: Collection[str]) -> list[str]:
+    """The id itself, else those that begin so."""
+    if word in ids:
+        return [word]
+    return [id_ for id_ in ids if len(word) >= MIN_PREFIX and id_.startswith(word)]
+
+
+def _near(word: str, ids: Iterable[str]) -> str:
+    close = get_close_matches(word, list(ids), n=1, cutoff=0.5)
+    return f"did you mean {close[0]}?" if close else ""
 
 
 def _some(ids: Sequence[str]) -> str:

@@ -50,6 +50,7 @@ _HOP_BY_HOP: Final = frozenset(
 )
 #: Of the request alone: `Host` is upstream's; `Expect` is answered by us.
 _REPLACED: Final = frozenset({b"host", b"expect"})
+_UNREACHABLE: Final = "Upstream cannot be reached from here; `wsproxy doctor` tells why."
 _NOT_HTTP: Final = "Upstream's answer is not valid HTTP."
 _CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")  # RFC 9110 §5.5
 _NEVER_ADDED: Final = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
@@ -271,7 +272,7 @@ def _told_as_rest_errors() -> Iterator[None]:
             raise RestError(
                 503, "proxy_overloaded", "wsproxy has no file descriptor left."
             ) from error
-        raise RestError(502, "upstream_unreachable", "Upstream cannot be reached.") from error
+        raise RestError(502, "upstream_unreachable", _UNREACHABLE) from error
     except TimeoutError as error:
         raise RestError(504, "upstream_timeout", "Upstream did not answer in time.") from error
     except aiohttp.ClientResponseError as error:
