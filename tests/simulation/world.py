@@ -181,9 +181,11 @@ class World:
                     if strike.argument == "dead":
                         link.freeze()
             case "drain":
-                self.ledger.counts["strike drain"] += 1
-                self.ledger.drain_at = self._loop.time()
-                self.ledger.drain_deadline = self._loop.time() + float(strike.argument)
+                ledger, now = self.ledger, self._loop.time()
+                ledger.counts["strike drain"] += 1
+                ledger.drain_at = now if ledger.drain_at is None else ledger.drain_at
+                # Of two the sooner one counts: turns that it cut do not come back.
+                ledger.drain_deadline = min(ledger.drain_deadline, now + float(strike.argument))
                 self.driver.drain(float(strike.argument))
             case "reset":
                 for link in self._open_links():
