@@ -28,6 +28,10 @@ DOCS: Final = ROOT / "docs"
 README: Final = ROOT / "README.md"
 
 
+#: How long is looked at what else the machine does.
+_LOOK_S: Final = 3.0
+
+
 def main(arguments: list[str]) -> int:
     """The exit code."""
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__.splitlines()[0])
@@ -63,18 +67,31 @@ def write(results: dict[str, Any], docs: Path) -> None:
 
 def measured(is_quick: bool) -> dict[str, Any]:
     """All measurements, and what they were taken on."""
-    before = os.getloadavg()[0]
+    before = busy_cores()
     extent = Extent.quick() if is_quick else Extent.full()
     began = time.monotonic()
     ledger = rounds.run(extent)
     cores = os.cpu_count() or 1
     machine = (
         f"{cores} cores, {platform.system()}, Python {platform.python_version()}, "
-        f"{extent.rounds} rounds, {time.monotonic() - began:.0f} s, load {before:.1f} before."
+        f"{extent.rounds} rounds, {time.monotonic() - began:.0f} s, "
+        f"{before:.1f} cores busy before."
     )
     flags = " --quick" if is_quick else ""
     meta = {"flags": flags, "machine": machine, "load": round(before, 1), "cores": cores}
     return {"meta": meta, "tables": ledger.tables, "notes": ledger.notes}
+
+
+def busy_cores() -> float:
+    """How many processors others use just now: the system's own load average is of minutes."""
+
+    def used() -> float:
+        fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
+        return (sum(map(int, fields)) - int(fields[3]) - int(fields[4])) / os.sysconf("SC_CLK_TCK")
+
+    before, began = used(), time.monotonic()
+    time.sleep(_LOOK_S)
+    return (used() - before) / (time.monotonic() - began)
 
 
 def prepare() -> int:

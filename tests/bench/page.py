@@ -23,7 +23,7 @@ _INTRODUCTION: Final = (
     "included.\n"
 )
 _BUSY: Final = (
-    "\n**The machine was busy** with other work (load {load} on {cores} cores). Times, latencies "
+    "\n**The machine was busy** with other work ({load} of {cores} cores). Times, latencies "
     "above all, say nothing here; ratios of CPU and counts of bytes suffer less, but a proxy that "
     "waits for a processor reads more events at once and seems cheaper than it is.\n"
 )

@@ -102,7 +102,7 @@ class Board:
             belief=self.beliefs.of(key).lanes,
             is_chain_probe=is_chain_probe,
         )
-        self.pool.connections.append(connection)
+        self.pool.add(connection)
         self.relays[connection.id] = Relay(connection.id, self.options.turn)
         self.pace.dialled(key, now)
         self.say(OpenConnection(connection.id, key))
@@ -122,7 +122,7 @@ class Board:
     def gone(self, connection: Connection) -> None:
         """It is over, and so is everything upstream remembered on it."""
         connection.closed()
-        self.pool.connections.remove(connection)
+        self.pool.remove(connection)
         del self.relays[connection.id]
         for kind in (Kind.PING, Kind.PROBE, Kind.CHAIN_PROBE):
             self.alarms.cancel(kind, connection.id)

@@ -95,16 +95,24 @@ class Pool:
     def __init__(self, limits: PoolLimits) -> None:
         self.limits = limits
         self.connections: list[Connection] = []
+        self._by_id: dict[ConnectionId, Connection] = {}  # asked once a read
 
     def __repr__(self) -> str:
         return f"<Pool {self.connections!r}>"
 
     def get(self, id_: ConnectionId) -> Connection | None:
         """The connection of that id, if it is not closed."""
-        for connection in self.connections:  # asked once a read: a generator costs twice as much
-            if connection.id == id_:
-                return connection
-        return None
+        return self._by_id.get(id_)
+
+    def add(self, connection: Connection) -> None:
+        """It is being dialled."""
+        self.connections.append(connection)
+        self._by_id[connection.id] = connection
+
+    def remove(self, connection: Connection) -> None:
+        """It is closed."""
+        self.connections.remove(connection)
+        del self._by_id[connection.id]
 
     def of_key(self, key: PoolKey) -> list[Connection]:
         """Connections that turns of this key may use, chain probes left out."""
