@@ -22,8 +22,10 @@ from tests.core.stage import (
     sent,
 )
 from wsproxy.core.commands import AbortConnection, Answer, CloseConnection, RefuseTurn, RelayError
+from wsproxy.core.events import MessageRefused
 from wsproxy.core.ids import ConnectionId, TurnId
 from wsproxy.core.multiplex.connection import Lanes
+from wsproxy.core.multiplex.recovery import Fault
 
 
 def finding_out() -> Playbook:
@@ -113,6 +115,17 @@ def test_a_refused_field_is_left_out_and_the_turn_retried(refusal: dict[str, str
         story >> error(1, None, 400, **refusal) << sends("t1", lane="")
         story >> created(1, None) << Answer(TurnId("t1"))
         assert belief(story) is Lanes.OFF
+
+
+def test_a_field_may_be_refused_as_the_last_thing_of_a_retired_connection() -> None:
+    with book(lanes=Lanes.UNKNOWN) as story:
+        story >> arrived("t1") << opens(1)
+        story >> opened(1) << sends("t1", lane="l01")
+        story >> sent("t1")
+        story >> MessageRefused(ConnectionId(1), Fault.LATE_EVENT, "why")
+        story >> error(1, None, 400, param="stream_id")
+        story << CloseConnection(ConnectionId(1)) << opens(2)
+        story >> opened(2) << sends("t1", 2, lane="")
 
 
 def test_a_field_refused_later_retires_the_connection_and_is_left_out_from_then_on() -> None:

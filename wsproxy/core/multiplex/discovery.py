@@ -50,7 +50,9 @@ class Discovery:
 
     def _learned(self, connection: Connection, lanes: Lanes) -> None:
         self._board.beliefs.lanes_learned(connection.key, lanes)
-        self._board.relays[connection.id].lanes_known(has_lanes=lanes is Lanes.ON)
+        relay = self._board.relays.get(connection.id)
+        if relay is not None:  # retired, the connection has closed with its last turn
+            relay.lanes_known(has_lanes=lanes is Lanes.ON)
         if lanes is Lanes.ON:
             connection.lanes_belief = lanes
         else:
