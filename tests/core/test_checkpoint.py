@@ -8,7 +8,7 @@ import pytest
 
 from tests.core.conversation_stage import KEY
 from wsproxy.core.api.canonical import DIGEST_BYTES
-from wsproxy.core.api.items import Held
+from wsproxy.core.api.items import ECHO_RULES, Held
 from wsproxy.core.conversation.checkpoint import (
     CALL_BYTES,
     CHECKPOINT_BYTES,
@@ -23,7 +23,14 @@ from wsproxy.core.conversation.checkpoint import (
 )
 from wsproxy.core.ids import ConnectionId, Digest, LaneName, SessionName
 
-ANSWER, OTHER = Held(b"answer"), Held(b"other")
+
+def made(type_: str, content: bytes) -> Held:
+    """As much of an output item as a track looks at: its type, and how long it is."""
+    return Held(bytes([list(ECHO_RULES).index(type_)]) + content)
+
+
+ANSWER, OTHER = made("message", b"answer"), made("message", b"other")
+THOUGHT, SUMMARY = made("reasoning", b"thought"), made("compaction", b"s")
 
 
 def digest(letter: str) -> bytes:
@@ -113,6 +120,32 @@ def test_only_a_prefix_shares_the_longer_track(own: Track, is_shared: bool) -> N
 def test_a_track_costs_its_digests_a_reference_an_item_and_what_the_model_made() -> None:
     expected = TRACK_BYTES + 2 * (DIGEST_BYTES + LINK_BYTES) + 3 * 8 + HELD_BYTES + len(ANSWER)
     assert track("ab", None, None, ANSWER).size_bytes == expected
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        track("a", None, ANSWER),
+        track("a", None, ANSWER, None),
+        track("a", None, THOUGHT, OTHER),
+        track("", *[SUMMARY] * 9),
+        track(""),
+    ],
+    ids=["its start", "all of it but the answer", "a branch", "something longer", "nothing"],
+)
+@pytest.mark.parametrize("last", [OTHER, THOUGHT, SUMMARY], ids=["message", "reasoning", "summary"])
+def test_a_track_that_goes_on_from_another_is_counted_as_if_it_were_the_first(
+    before: Track, last: Held
+) -> None:
+    whole = track("ab", None, ANSWER, None, last)
+    after = Track(whole.exact, whole.links, whole.held, before)
+    assert after.size_bytes == whole.size_bytes
+    assert after.can_shrink == whole.can_shrink == (last is not OTHER)
+
+
+def test_what_a_model_may_leave_out_later_stays_known_to_the_end() -> None:
+    start = track("a", None, THOUGHT)
+    assert Track(b"", b"", (*start.held, None, ANSWER), start).can_shrink
 
 
 def test_a_conversation_costs_what_it_holds_and_what_is_shared_once() -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from typing import Final
 
 from wsproxy.core.api.canonical import DIGEST_BYTES
-from wsproxy.core.api.items import Held, Pairing
+from wsproxy.core.api.items import Held, Pairing, held_type
 from wsproxy.core.ids import ConnectionId, Digest, LaneName, PoolKey, SessionName
 
 #: A link only finds candidates, which are then compared in full: half a digest is enough.
@@ -21,6 +21,9 @@ HELD_BYTES: Final = 33  # what Python adds to each bytes object
 FIELD_BYTES: Final = 60
 CALL_BYTES: Final = 200
 
+#: A model need not read these again: the context may become shorter by them.
+_SHRINKING: Final = frozenset({"reasoning", "compaction"})
+
 
 @dataclass(slots=True, eq=False)
 class Track:
@@ -28,20 +31,33 @@ class Track:
 
     Per input item `DIGEST_BYTES` of `exact` and `LINK_BYTES` of `links` (the chain up to and with
     it); `held` has one entry an item, outputs too: what the model made there, None for the
-    client's own.
+    client's own. `before` is the track that this one goes on from, if any. `held_bytes` is what
+    `held` costs to keep; `can_shrink` tells of items that a model may leave out later.
     """
 
     exact: bytes
     links: bytes
     held: tuple[Held | None, ...]
-    size_bytes: int = field(init=False)  # what it costs to keep
+    before: InitVar[Track | None] = None
+    held_bytes: int = field(init=False, default=0)
+    can_shrink: bool = field(init=False, default=False)
 
-    def __post_init__(self) -> None:
-        """Counted once: it is asked for with every turn, and never changes."""
-        held = sum([HELD_BYTES + len(held) for held in self.held if held is not None])
-        self.size_bytes = (
-            TRACK_BYTES + len(self.exact) + len(self.links) + 8 * len(self.held) + held
-        )
+    def __post_init__(self, before: Track | None) -> None:
+        """Counted once, and only what is new: a turn late in a conversation costs no more."""
+        known = 0
+        if before is not None and self.held[: len(before.held)] == before.held:
+            known = len(before.held)
+            self.held_bytes, self.can_shrink = before.held_bytes, before.can_shrink
+        for held in self.held[known:]:
+            if held is not None:
+                self.held_bytes += HELD_BYTES + len(held)
+                self.can_shrink = self.can_shrink or held_type(held) in _SHRINKING
+
+    @property
+    def size_bytes(self) -> int:
+        """What it costs to keep."""
+        known = TRACK_BYTES + len(self.exact) + len(self.links)
+        return known + 8 * len(self.held) + self.held_bytes
 
 
 @dataclass(slots=True, eq=False)

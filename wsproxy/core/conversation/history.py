@@ -222,12 +222,14 @@ class History:
         if parent is not None and parent.fields == fields:
             fields = parent.fields  # kept once
         own = (None,) * (len(transcript) - len(reading.held))
+        held = (*reading.held, *own, *outputs)
+        before = None if parent is None else parent.track
         checkpoint = Checkpoint(
             key=key,
             response_id=response_id,
             is_stored=transcript.is_stored,
             fields=fields,
-            track=Track(reading.exact, reading.links, (*reading.held, *own, *outputs)),
+            track=Track(reading.exact, reading.links, held, before),
             count=len(transcript),
             length=len(transcript) + len(outputs),
             chain=self._extended(reading.links[-LINK_BYTES:], outputs),
@@ -237,7 +239,7 @@ class History:
             home=home,
             conversation=self._conversation(key, parent, reading.links[:LINK_BYTES]),
         )
-        checkpoint.floor_tokens = _floor(tokens, checkpoint.held)
+        checkpoint.floor_tokens = _floor(tokens, checkpoint.track)
         self._name_aliases(checkpoint, outputs)
         self._keep(checkpoint, now)
         return checkpoint
@@ -367,17 +369,13 @@ def _alias(key: PoolKey, name: bytes) -> bytes:
     return sha(key, name)
 
 
-#: A model need not read these again: the context may become shorter by them.
-_SHRINKING: Final = frozenset({"reasoning", "compaction"})
-
-
-def _floor(tokens: tuple[int, int] | None, held: Sequence[Held | None]) -> int | None:
+def _floor(tokens: tuple[int, int] | None, track: Track) -> int | None:
     """How many input tokens a continuation has at least.
 
     It reads all that was read before, and what was written since; half of that is left for
     upstreams that count what they write in another way than what they read.
     """
-    if tokens is None or any(item and held_type(item) in _SHRINKING for item in held):
+    if tokens is None or track.can_shrink:
         return None
     read, written = tokens
     return read + written // 2
