@@ -36,6 +36,9 @@ _ABOUT: Final = {
     "relay, in step": "The same events a second, those of all streams at the same instant, as a "
     "model server that decodes its sequences as one batch gives each of them a token a step.",
     "turns by size": "The same conversation on each road, behind a history of that size.",
+    "growth": "The first and the last turns of one long conversation, and, young, as many turns of "
+    "another client that begins with the bodies of the last: what it has to read is the same, what "
+    "is kept of its past is not.",
     SLEPT: "`wsproxy demo`: openai-python, the simulator waits as long as the stated costs take "
     "({costs}). Each cost is also switched off in turn; what less is then saved is what it "
     "contributes.",

@@ -107,9 +107,10 @@ class Bench:
         window = self.extent.growth_turns // 10
         for _ in range(self.extent.growth_rounds):
             for name, through in subjects.items():
-                first, last = await turns.growth(through, self.extent.growth_turns, window)
-                p50s = {"first_p50_ms": first.at(0.5), "last_p50_ms": last.at(0.5)}
-                cpus = {"first_cpu_ms": first.cpu_ms, "last_cpu_ms": last.cpu_ms}
+                asked = await turns.growth(through, self.extent.growth_turns, window)
+                found = dict(zip(("first", "last", "young"), asked, strict=True))
+                p50s = {f"{when}_p50_ms": part.at(0.5) for when, part in found.items()}
+                cpus = {f"{when}_cpu_ms": part.cpu_ms for when, part in found.items()}
                 self.ledger.note("growth", name, **p50s, **cpus)
 
     async def _idle(self, through: Child) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from tests.bench import earlier
 from tests.bench.agent_loop import ALL, COSTS, REAL_PATH, SLEPT, row
 from tests.bench.bodies import SHAPES
@@ -27,7 +29,7 @@ def made_up(value: float) -> Tables:
         }
 
     relayed = ("cpu_us", "p50_us", "p99_us", "p999_us")
-    growth = ("first_p50_ms", "last_p50_ms", "first_cpu_ms", "last_cpu_ms")
+    growth = [f"{when}_{what}_ms" for when in ("first", "last", "young") for what in ("p50", "cpu")]
     loop = {"direct_s": [10.0], "through_s": [value], "saved_s": [10 - value]}
     memory = ("at start", "session", "connection", "connection, TLS and deflate", "1 MB history")
     return {
@@ -51,6 +53,22 @@ def results(tables: Tables, flags: str = "") -> dict[str, Any]:
     """As in the raw JSON."""
     meta = {"flags": flags, "machine": "a machine", "load": 0.1, "cores": 2}
     return {"meta": meta, "tables": tables, "notes": {REAL_PATH: "No namespaces here."}}
+
+
+@pytest.mark.parametrize(
+    ("last", "young", "is_reached"),
+    [(4.0, 4.0, True), (4.0, 3.8, True), (4.0, 2.0, False), (2.0, 2.0, True), (2.0, 1.0, False)],
+)
+def test_what_a_conversation_grows_by_is_what_reading_its_body_does_not_explain(
+    last: float, young: float, is_reached: bool
+) -> None:
+    tables = made_up(2.0)
+    row = tables["growth"]["wsproxy"]
+    row |= {f"last_{what}_ms": [last] for what in ("p50", "cpu")}
+    row |= {f"young_{what}_ms": [young] for what in ("p50", "cpu")}
+    tables["growth"]["direct"] = {name: [1.0] for name in row}
+    goal = next(goal for goal in GOALS if goal.name == "growth of a conversation")
+    assert is_met(goal, tables) is is_reached
 
 
 def test_a_missed_goal_says_why_and_what_would_close_it() -> None:

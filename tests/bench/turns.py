@@ -93,12 +93,18 @@ async def bytes_up(
     return received["bytes"], received["connections"]
 
 
-async def growth(through: Child, turns: int, window: int) -> tuple[Asked, Asked]:
-    """The first and the last `window` turns of one long conversation."""
+async def growth(through: Child, turns: int, window: int) -> tuple[Asked, Asked, Asked]:
+    """The first and the last `window` turns of one long conversation.
+
+    Third: as many turns of another client that begins with the bodies of the last ones, and so
+    has the same to read and hardly a past.
+    """
     talk = Talk.of_bytes(4_000, "growth")
     first = await conversation(through, talk, window, key="growth")
     await conversation(through, talk, turns - 2 * window, key="growth")
-    return first, await conversation(through, talk, window, key="growth")
+    young = talk.copy()
+    last = await conversation(through, talk, window, key="growth")
+    return first, last, await conversation(through, young, window, key="young")
 
 
 def added(subject: Sequence[float], direct: Sequence[float]) -> list[float]:
