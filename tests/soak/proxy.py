@@ -28,7 +28,10 @@ SCALED: Final = {
     "connection_age_jitter_s": 30.0,
     "relay_buffer_bytes": 1024 * 1024,
     "relay_stall_s": 5.0,
-    "history_conversations": 200,  # full before memory is judged
+    # Both full before memory is judged: what still fills looks as a leak does. Of the bytes a
+    # tenth is for other names of items, of which every turn brings one.
+    "history_conversations": 200,
+    "history_bytes": 8_000_000,
 }
 
 
