@@ -46,15 +46,19 @@ PLACES: Final = {
     "simulator": place("simulator", libraries="h11 wsproto click zstandard"),
     "demo": place("demo", libraries="openai rich"),
     "metrics": place("metrics", "core", libraries="msgspec prometheus_client"),
+    "options": place("config", "core", "downstream", "driver", "reading", "upstream"),
     "daemon": place(
+        "options",
         *("core", "ports", "reading", "driver", "config", "logs", "downstream", "upstream"),
         *("trace", "metrics"),
     ),
     "systemd": place(libraries=""),
-    "reloading": place("config", "daemon", "logs"),
+    "reloading": place("config", "daemon", "logs", "options"),
     "serving": place("config", "daemon", "downstream", "logs", "reloading", "systemd"),
     "console": place("console", "config", "core", "metrics", libraries="msgspec rich"),
-    "sidecar": place("sidecar", "config", "console", "daemon", "downstream", "logs", "metrics"),
+    "sidecar": place(
+        "sidecar", "config", "console", "daemon", "downstream", "logs", "metrics", "options"
+    ),
     "doctor": place("doctor", "config", "console", "core", "logs", "ports", "trace", "upstream"),
     "cli": place("*"),
     "__main__": place("cli"),

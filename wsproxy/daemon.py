@@ -5,50 +5,44 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.metadata import version
-from typing import Any, Final
+from typing import Final
 from urllib.parse import urlsplit
 
 import msgspec
 
-from wsproxy.config import (
-    Settings,
-    read_token,
-    split_address,
-    trace_folder,
-)
-from wsproxy.core.accounts import Tracer
+from wsproxy.config import Settings, trace_folder
 from wsproxy.core.commands import Note
 from wsproxy.core.conversation.fields import FieldReader
 from wsproxy.core.conversation.history import History
-from wsproxy.core.conversation.identity import HeaderClasses, Identities, Patterns
-from wsproxy.core.multiplex.beliefs import Chains
-from wsproxy.core.multiplex.connection import ConnectionLimits, Lanes
-from wsproxy.core.multiplex.pool import PoolLimits
-from wsproxy.core.multiplex.readers import ReaderLimits
-from wsproxy.core.multiplex.relay import TurnLimits
+from wsproxy.core.conversation.identity import Identities
 from wsproxy.core.multiplex.snapshot import snapshot
-from wsproxy.core.multiplexer import Multiplexer, Options
+from wsproxy.core.multiplexer import Multiplexer
 from wsproxy.downstream import app as downstream
 from wsproxy.downstream.coding import BodyLimits
-from wsproxy.downstream.guard import Guard
-from wsproxy.downstream.listening import Address
 from wsproxy.downstream.models import ModelCache, ModelCounters
 from wsproxy.downstream.ops import Ops
 from wsproxy.downstream.room import Room
-from wsproxy.downstream.server import ConnectionLimits as DownstreamLimits
 from wsproxy.downstream.turns import Turns
-from wsproxy.driver import Driver, DriverOptions
+from wsproxy.driver import Driver
 from wsproxy.logs import get_logger
 from wsproxy.metrics.exposed import Numbers
 from wsproxy.metrics.report import ModelAnswers, Remembered, Report, Saved
 from wsproxy.metrics.tally import Tally
-from wsproxy.reading import ReadingLimits
+from wsproxy.options import (
+    Upstream,
+    addresses,
+    core_options,
+    downstream_limits,
+    driver_options,
+    guard_of,
+    header_classes,
+    history_options,
+)
 from wsproxy.trace.folder import Limits
 from wsproxy.trace.recorder import Recorder
 from wsproxy.trace.spans import Spans
@@ -57,37 +51,10 @@ from wsproxy.upstream.proxy import choose_proxy
 from wsproxy.upstream.rest import HttpsClient
 from wsproxy.upstream.tls import client_context
 
-#: The one upstream whose habits are known (contract §3); all others are asked.
-KNOWN_HOST: Final = "api.openai.com"
-#: Where the kernel tells no dead path (behind a proxy it sees only the way there), silence does.
-DEAD_AFTER_SILENCE_S: Final = 60.0
 #: How long those who were cut may take to read what they were told.
 LAST_WORDS_S: Final = 1.0
 #: The core's own deadline lies behind ours, which counts what is cut.
 _CORE_DEADLINE_LAG_S: Final = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class Upstream:
-    """The upstream URL, taken apart."""
-
-    origin: str
-    base: str
-    websocket_url: str
-    is_known: bool
-
-    @classmethod
-    def of(cls, url: str) -> Upstream:
-        """`url` as the settings hold it: http or https, no trailing slash."""
-        parts = urlsplit(url)
-        websocket = {"http": "ws", "https": "wss"}[parts.scheme]
-        base = parts.path.rstrip("/")
-        return cls(
-            origin=f"{parts.scheme}://{parts.netloc}",
-            base=base,
-            websocket_url=f"{websocket}://{parts.netloc}{base}/responses",
-            is_known=parts.hostname == KNOWN_HOST,
-        )
 
 
 class Daemon:
@@ -186,26 +153,7 @@ def compose(settings: Settings) -> tuple[Daemon, downstream.App]:
     """Wire everything together; nothing is opened yet. Needs a running event loop."""
     upstream = Upstream.of(settings.upstream)
     identities = Identities(header_classes(settings), secrets.token_bytes(32))
-    remembered: dict[str, Any] = {
-        "max_conversations": settings.history_conversations,
-        "max_bytes": settings.history_bytes,
-        "max_age_s": settings.history_age_s,
-        "continues_without_reasoning": settings.omitted_reasoning == "continue",
-    }
-    history = History(**remembered)
-    dialer = Dialer(
-        dial_timeout_s=settings.dial_timeout_s,
-        is_deflate_offered=settings.compression == "deflate",
-        ca_file=settings.upstream_ca_file,
-        proxy=settings.upstream_proxy,
-        max_message_bytes=settings.max_message_bytes,
-        user_timeout_s=settings.tcp_user_timeout_s,
-    )
-    rest = HttpsClient(
-        upstream.origin,
-        proxy=choose_proxy(upstream.origin, settings.upstream_proxy, os.environ),
-        tls=client_context(settings.upstream_ca_file),
-    )
+    rest = https_client_of(settings, upstream)
     models = ModelCache(
         rest=rest,
         pool_key=lambda headers: identities.read(upstream.websocket_url, headers).pool_key,
@@ -213,31 +161,26 @@ def compose(settings: Settings) -> tuple[Daemon, downstream.App]:
         stale_if_error_s=settings.models_stale_s,
         max_entry_bytes=settings.models_max_bytes,
     )
-    multiplexer = Multiplexer(core_options(settings, upstream), history)
+    remembered = history_options(settings)
+    multiplexer = Multiplexer(core_options(settings, upstream), History(**remembered))
     tally = Tally()
     numbers = Numbers(lambda: daemon.report(multiplexer, models.counters))
-    tracers: list[Tracer] = [tally, numbers.turns]
     recorder = recorder_of(settings) if settings.trace == "on" else None
-    if recorder is not None:
-        tracers.append(recorder)
     spans = spans_of(settings) if settings.otlp_endpoint else None
-    if spans is not None:
-        tracers.append(spans)
     driver = Driver(
         driver_options(settings, upstream),
         multiplexer,
         identities,
         FieldReader(settings.changeable_fields),
-        dialer,
+        dialer_of(settings),
         _log_note,
         models.invalidate,
-        tracers=tracers,
+        tracers=[each for each in (tally, numbers.turns, recorder, spans) if each is not None],
         doors=recorder.doors(multiplexer, remembered) if recorder is not None else None,
         clock=time.monotonic,
     )
     daemon = Daemon(settings, rest, driver, tally, recorder, spans)
-    limits = BodyLimits(max_bytes=settings.max_body_bytes)
-    turns = Turns(driver, rest, limits, daemon.room)
+    turns = Turns(driver, rest, BodyLimits(max_bytes=settings.max_body_bytes), daemon.room)
     app = downstream.App(
         base=upstream.base,
         turn=turns.handle,
@@ -250,6 +193,27 @@ def compose(settings: Settings) -> tuple[Daemon, downstream.App]:
         ),
     )
     return daemon, app
+
+
+def dialer_of(settings: Settings) -> Dialer:
+    """What opens WebSockets."""
+    return Dialer(
+        dial_timeout_s=settings.dial_timeout_s,
+        is_deflate_offered=settings.compression == "deflate",
+        ca_file=settings.upstream_ca_file,
+        proxy=settings.upstream_proxy,
+        max_message_bytes=settings.max_message_bytes,
+        user_timeout_s=settings.tcp_user_timeout_s,
+    )
+
+
+def https_client_of(settings: Settings, upstream: Upstream) -> HttpsClient:
+    """The other way to upstream."""
+    return HttpsClient(
+        upstream.origin,
+        proxy=choose_proxy(upstream.origin, settings.upstream_proxy, os.environ),
+        tls=client_context(settings.upstream_ca_file),
+    )
 
 
 def recorder_of(settings: Settings) -> Recorder:
@@ -274,85 +238,6 @@ def spans_of(settings: Settings) -> Spans:
     )
 
 
-def header_classes(settings: Settings) -> HeaderClasses:
-    """The operator's lists of header names."""
-    return HeaderClasses(
-        identity=Patterns(settings.identity_headers),
-        session=settings.session_headers,
-        per_request=Patterns(settings.per_request_headers),
-        hop_by_hop=Patterns(settings.hop_by_hop_headers),
-    )
-
-
-def core_options(settings: Settings, upstream: Upstream) -> Options:
-    """What the core needs of the settings."""
-    lanes = {"on": Lanes.ON, "off": Lanes.OFF}.get(settings.lanes)
-    chains = {"on": Chains.PROVEN, "off": Chains.REFUTED}.get(settings.continuation)
-    return Options(
-        lanes=lanes or (Lanes.ON if upstream.is_known else Lanes.UNKNOWN),
-        chains=chains or (Chains.PROVEN if upstream.is_known else Chains.UNPROVEN),
-        chains_by_id=settings.stored_chains == "chain",
-        connection=ConnectionLimits(
-            max_in_flight=settings.max_in_flight_per_connection,
-            max_lanes=settings.max_lanes_per_connection,
-            max_age_s=settings.connection_max_age_s,
-            last_turn_end_s=settings.connection_last_turn_end_s,
-            probe_after_s=settings.probe_after_s,
-        ),
-        pool=PoolLimits(
-            max_per_key_with_lanes=settings.max_connections_per_key_with_lanes,
-            max_per_key_without_lanes=settings.max_connections_per_key_without_lanes,
-            max_total=settings.max_connections,
-            idle_s=settings.connection_idle_s,
-            spare_idle_s=settings.connection_spare_idle_s,
-            max_warm_idle=settings.max_warm_idle_connections,
-            key_idle_s=settings.key_idle_s,
-        ),
-        turn=TurnLimits(max_events=settings.max_turn_events, max_bytes=settings.max_turn_bytes),
-        max_turns=settings.max_turns,
-        max_frame_bytes=settings.max_frame_bytes,
-        queue_wait_s=settings.queue_wait_s,
-        handshake_wait_s=settings.handshake_wait_s,
-        discovery_wait_s=settings.lane_discovery_wait_s,
-        probe_wait_s=settings.probe_wait_s,
-        first_event_timeout_s=settings.first_event_timeout_s,
-        event_idle_timeout_s=settings.event_idle_timeout_s,
-        ping_busy_s=settings.ping_busy_s,
-        ping_idle_s=settings.ping_idle_s,
-        dead_after_silence_s=0.0 if tells_dead_paths(settings, upstream) else DEAD_AFTER_SILENCE_S,
-        no_websocket_key_s=settings.no_websocket_key_s,
-        no_websocket_url_s=settings.no_websocket_url_s,
-    )
-
-
-def tells_dead_paths(settings: Settings, upstream: Upstream) -> bool:
-    """Whether the kernel sees a dead path to upstream by itself (faults.md §7)."""
-    proxy = choose_proxy(upstream.origin, settings.upstream_proxy, os.environ)
-    return proxy is None and hasattr(socket, "TCP_USER_TIMEOUT")
-
-
-def driver_options(settings: Settings, upstream: Upstream) -> DriverOptions:
-    """What the driver needs of the settings."""
-    return DriverOptions(
-        websocket_url=upstream.websocket_url,
-        is_websocket_used=settings.transport != "http",
-        reading=ReadingLimits(
-            max_json_bytes=settings.max_turn_json_bytes,
-            max_json_depth=settings.max_json_depth,
-            max_items=settings.max_input_items,
-        ),
-        age_jitter_s=settings.connection_age_jitter_s,
-        response_headers=settings.response_headers,
-        forbids_ambiguous_retry=settings.ambiguous_retry == "forbid",
-        keeps_bodies=settings.trace == "on" and settings.trace_bodies,
-        readers=ReaderLimits(
-            per_turn_bytes=settings.relay_buffer_bytes,
-            stall_s=settings.relay_stall_s,
-            total_bytes=settings.relay_buffers_total_bytes,
-        ),
-    )
-
-
 @asynccontextmanager
 async def running(settings: Settings) -> AsyncIterator[Daemon]:
     """A daemon inside this event loop, closed at the end (demo, tests). Raises `ListenError`."""
@@ -374,30 +259,10 @@ async def open_daemon(daemon: Daemon, app: downstream.App) -> None:
         app,
         listen=addresses(settings),
         guard=guard_of(settings),
-        limits=DownstreamLimits(
-            max_connections=settings.max_downstream_connections,
-            head_timeout_s=settings.head_timeout_s,
-            keepalive_timeout_s=settings.keepalive_s,
-        ),
+        limits=downstream_limits(settings),
         is_remote_allowed=settings.allow_remote,
         report=lambda event, fields: get_logger().warning(event, **fields),
     )
-
-
-def guard_of(settings: Settings) -> Guard:
-    """Who may come in. Raises `SettingsError` where the token cannot be read."""
-    token = read_token(settings.token_file).reveal() if settings.token_file else None
-    return Guard(
-        allowed_hosts=frozenset(settings.allowed_hosts),
-        allowed_origins=frozenset(settings.allowed_origins),
-        token=token,
-    )
-
-
-def addresses(settings: Settings) -> list[Address]:
-    """Where to listen; only the default's second address, IPv6, may be missing."""
-    pairs = [split_address(text) for text in settings.listen]
-    return [Address(host, port, is_optional=host == "::1") for host, port in pairs]
 
 
 # ── Around it ────────────────────────────────────────────────────────────────────────────────

@@ -14,8 +14,9 @@ from dataclasses import replace
 from typing import Final
 
 from wsproxy.config import SETTINGS, Loaded, Settings, SettingsError, is_loopback, split_address
-from wsproxy.daemon import Daemon, guard_of
+from wsproxy.daemon import Daemon
 from wsproxy.logs import configure, get_logger
+from wsproxy.options import guard_of
 
 #: Read anew by a SIGHUP; all others are read once, at start. `token_file` is also read again
 #: where its name is the same.

@@ -18,8 +18,8 @@ from wsproxy.core.ids import ConnectionId
 from wsproxy.core.multiplex.beliefs import Chains
 from wsproxy.core.multiplex.connection import Lanes
 from wsproxy.core.multiplexer import Multiplexer, Options
-from wsproxy.daemon import header_classes
 from wsproxy.driver import Driver, DriverOptions
+from wsproxy.options import header_classes
 from wsproxy.ports import Headers, LinkEvents, Target
 from wsproxy.reading import Inbound
 

@@ -8,10 +8,10 @@ from typing import Final
 
 from wsproxy.config import Settings, SettingsError
 from wsproxy.console.words import count, counted, size, times
-from wsproxy.daemon import Upstream
 from wsproxy.downstream.listening import ListenError
 from wsproxy.logs import configure
 from wsproxy.metrics.tally import Tally
+from wsproxy.options import Upstream
 from wsproxy.sidecar.agents import child_command, child_environment
 from wsproxy.sidecar.child import ChildError, run_child
 from wsproxy.sidecar.thread import ProxyThread
