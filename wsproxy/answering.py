@@ -12,9 +12,12 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from wsproxy.core.accounts import TurnAccount
+from wsproxy.core.api.contents import document, ordered
+from wsproxy.core.api.edits import sse
 from wsproxy.core.api.errors import UpstreamError, flat_error, flat_event, own_error
-from wsproxy.core.api.events import EventError, Received, document, ordered, sse
+from wsproxy.core.api.events import Received
 from wsproxy.core.api.request import Request
+from wsproxy.core.api.spans import EventError
 from wsproxy.core.commands import RefuseTurn, SendTurn
 from wsproxy.core.conversation.plan import Route, Why
 from wsproxy.core.conversation.transcript import Transcript

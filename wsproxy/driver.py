@@ -20,18 +20,14 @@ from wsproxy.answering import OverHttps, RunningTurn, new_id, told
 from wsproxy.backlog import Backlog
 from wsproxy.core.accounts import Accounts, Doors, Tracer, TurnAccount
 from wsproxy.core.api.announced import is_announced
+from wsproxy.core.api.contents import announced_headers
 from wsproxy.core.api.errors import (
     has_lost_parent,
     upstream_error,
 )
-from wsproxy.core.api.events import (
-    EventError,
-    Kind,
-    Received,
-    announced_headers,
-    receive,
-)
+from wsproxy.core.api.events import Kind, Received, receive
 from wsproxy.core.api.request import UnfitError, frame
+from wsproxy.core.api.spans import EventError
 from wsproxy.core.commands import (
     AbortConnection,
     Answer,

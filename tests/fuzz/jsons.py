@@ -10,27 +10,22 @@ from typing import Any, Final, NewType
 from tests.fuzz.contract import demand
 from wsproxy.core.api.announced import MAX_VALUE_BYTES, announced
 from wsproxy.core.api.canonical import NotStrictError
-from wsproxy.core.api.errors import fault_of, upstream_error
-from wsproxy.core.api.events import (
+from wsproxy.core.api.contents import (
     MAX_ID_CHARS,
-    USUAL_TYPES,
-    EventError,
-    Received,
     announced_headers,
     document,
-    edited,
-    look,
     output_item,
     outputs,
-    receive,
-    relayed,
     response_id,
     shows_parent,
-    sse,
     usage,
 )
+from wsproxy.core.api.edits import edited, relayed, sse
+from wsproxy.core.api.errors import fault_of, upstream_error
+from wsproxy.core.api.events import USUAL_TYPES, Received, look, receive
 from wsproxy.core.api.items import ECHO_RULES, hold, is_echo, is_known_output, read_item
 from wsproxy.core.api.request import Request, UnfitError, frame, parse
+from wsproxy.core.api.spans import EventError
 from wsproxy.core.conversation.fields import FieldReader
 from wsproxy.core.conversation.transcript import Transcript
 from wsproxy.core.ids import LaneName, PoolKey

@@ -16,7 +16,7 @@ from tests.simulation.run import run_seeds
 from tests.simulation.shrink import shrunk, violated
 from tests.simulation.world import simulate
 from wsproxy.core import multiplexer
-from wsproxy.core.api import events, items
+from wsproxy.core.api import edits, items
 from wsproxy.core.conversation import plan
 from wsproxy.core.multiplex import judging, pool, recovery
 from wsproxy.core.multiplex.recovery import Fault, Phase
@@ -108,7 +108,7 @@ def _a_client_that_left_is_not_noticed(patch: pytest.MonkeyPatch) -> None:
 
 
 def _numbers_are_not_put_right(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(events, "_numbered", lambda payload, *_: payload)
+    patch.setattr(edits, "_numbered", lambda payload, *_: payload)
 
 
 def _keys_share_connections(patch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,8 @@ import msgspec
 
 from wsproxy.config import Settings
 from wsproxy.core.api.errors import has_lost_parent, upstream_error
-from wsproxy.core.api.events import EventError, Kind, Received, receive
+from wsproxy.core.api.events import Kind, Received, receive
+from wsproxy.core.api.spans import EventError
 from wsproxy.core.ids import ConnectionId
 from wsproxy.core.wire.websocket import Pong
 from wsproxy.doctor.finding import Finding, fail, left_out, ok, warn

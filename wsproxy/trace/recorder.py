@@ -16,7 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from wsproxy.core.accounts import ConnectionChange, TurnAccount
-from wsproxy.core.api.events import usage
+from wsproxy.core.api.contents import usage
 from wsproxy.core.conversation.plan import Route, safe
 from wsproxy.core.multiplexer import Multiplexer
 from wsproxy.trace.bodies import bodies_of

@@ -17,28 +17,21 @@ from dataclasses import dataclass
 from msgspec import UNSET
 
 from wsproxy.core.api.canonical import NotStrictError
-from wsproxy.core.api.errors import upstream_error
-from wsproxy.core.api.events import (
-    USUAL_TYPES,
-    EventError,
-    Head,
-    Kind,
-    Received,
+from wsproxy.core.api.contents import (
     Usage,
-    edited,
     is_gapless,
-    look,
     ordered,
     output_item,
     outputs,
-    receive,
-    relayed,
     response_id,
     shows_parent,
-    sse,
     usage,
 )
+from wsproxy.core.api.edits import edited, relayed, sse
+from wsproxy.core.api.errors import upstream_error
+from wsproxy.core.api.events import USUAL_TYPES, Head, Kind, Received, look, receive
 from wsproxy.core.api.items import Item, read_item
+from wsproxy.core.api.spans import EventError
 from wsproxy.core.events import (
     ContextLost,
     ErrorReceived,
