@@ -4,14 +4,27 @@ Rules of this file
 ------------------
 1. Stages of tests use `SECRET` as the key and put `TEXT` into what users say.
 2. Whatever a proxy leaves behind is given to `WATCH.look`; a test that leaks fails at its end.
-3. An escaped, quoted or wrapped canary is one too: only its letters and digits are compared.
+3. What children and commands print is heard by itself (`tests/printed.py`), and every file below
+   `tmp_path` is looked at, but for those that the test itself planted (`WATCH.plant`).
+4. An escaped, quoted or wrapped canary is one too: only its letters and digits are compared.
+
+What is left out says texts of its own, each for a reason:
+- pure functions, which print nothing and of which nothing outlives the test: `core/` without a
+  `Multiplexer`, `core/wire/`, `properties/` but for the oracle, `trace/` of records out of nothing;
+- `core/` with one is told no key, only a digest of it, as in the product;
+- `simulation/`, whose worlds hang on every byte that is said; `bench/` counts calls and sizes;
+- `simulator/` gets the keys: the texts it is told it keeps and shows, that is what it is for;
+- `demo` has its own agent: its children's pages and files are out of a test's reach;
+- `interop/` runs other people's agents by hand, outside of this suite.
 """
 
 from __future__ import annotations
 
 import gc
 import re
+from collections import defaultdict
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -36,8 +49,8 @@ _LOWER: Final = bytes(range(256)).lower()
 _DROPPED: Final = bytes(code for code in range(256) if _LOWER[code] not in _LETTERS)
 #: Lines that hold texts where a test asked for them (`keeps_texts`).
 _CONTENT: Final = b'{"kind":"content"'
-#: What a running proxy tells whoever asks.
-_PAGES: Final = ("healthz", "readyz", "metrics", "pools")
+#: What a running proxy tells whoever asks, each at `/_wsproxy/NAME`.
+PAGES: Final = ("healthz", "readyz", "metrics", "pools")
 _PAGE_PATIENCE_S: Final = 5.0
 
 
@@ -50,12 +63,20 @@ class Watch:
     """What one test has leaked so far."""
 
     def __init__(self) -> None:
-        self.leaks: list[str] = []
-        self.keeps_texts = False
+        self.begin()
 
-    def begin(self, *, keeps_texts: bool = False) -> None:
-        """A new test; `keeps_texts`: its journals may hold what users said, never a secret."""
-        self.leaks, self.keeps_texts = [], keeps_texts
+    def begin(self, *, keeps_texts: bool = False, prints_texts: bool = False) -> None:
+        """A new test; what users said may be in its journals or on its screens, a secret never."""
+        self.leaks: list[str] = []
+        self.keeps_texts, self.prints_texts = keeps_texts, prints_texts
+        self._printed: defaultdict[str, bytearray] = defaultdict(bytearray)
+        self._planted: set[Path] = set()
+
+    def plant(self, path: Path, content: str) -> Path:
+        """Write a file of the test's own, a token for instance: it is not looked at."""
+        path.write_text(content, encoding="utf-8")
+        self._planted.add(path)
+        return path
 
     def look(self, where: str, content: str | bytes, *, may_have_text: bool = False) -> None:
         """Note a canary in what a proxy left behind."""
@@ -65,6 +86,16 @@ class Watch:
         if _TEXT_MARK in letters and not may_have_text:
             self._note(f"the text is in {where}")
 
+    def hear(self, where: str, printed: str | bytes) -> None:
+        """A piece of what was printed: a canary may lie across two, so they are kept till then."""
+        self._printed[where] += printed.encode() if isinstance(printed, str) else printed
+
+    def look_at_printed(self) -> None:
+        """Look at all that was printed since the last look."""
+        for where, printed in self._printed.items():
+            self.look(where, bytes(printed), may_have_text=self.prints_texts)
+        self._printed.clear()
+
     def _note(self, leak: str) -> None:
         if leak not in self.leaks:
             self.leaks.append(leak)
@@ -72,6 +103,8 @@ class Watch:
     def look_at_files(self, paths: Iterable[Path]) -> None:
         """Look into files, journals of traces above all."""
         for path in paths:
+            if path in self._planted:
+                continue
             content = path.read_bytes()
             self.look(path.name, path.name)
             if self.keeps_texts:
@@ -91,15 +124,23 @@ class Watch:
     async def look_at_proxy(self, proxy: Daemon, client: aiohttp.ClientSession) -> None:
         """Look at a proxy's own pages, if it still answers, and at all its objects."""
         assert proxy.front is not None
-        origin = f"http://{proxy.front.addresses[0]}"
-        limit = aiohttp.ClientTimeout(total=_PAGE_PATIENCE_S)
-        for name in _PAGES:
-            try:
-                async with client.get(f"{origin}/_wsproxy/{name}", timeout=limit) as answer:
-                    self.look(f"/_wsproxy/{name}", await answer.read())
-            except (aiohttp.ClientError, TimeoutError):
-                break  # it has been stopped
+        token = proxy.settings.token_file
+        behind = "" if token is None else f"/t/{token.read_text()}"
+        with suppress(aiohttp.ClientError, TimeoutError):  # it has been stopped
+            await self._look_at_pages(f"http://{proxy.front.addresses[0]}{behind}", client)
         self.look_at_objects()
+
+    async def look_at_child(self, base_url: str) -> None:
+        """Look at the pages of a proxy in another process, which must be running."""
+        async with aiohttp.ClientSession() as client:
+            await self._look_at_pages(base_url.removesuffix("/v1"), client)
+
+    async def _look_at_pages(self, origin: str, client: aiohttp.ClientSession) -> None:
+        limit = aiohttp.ClientTimeout(total=_PAGE_PATIENCE_S)
+        for name in PAGES:
+            async with client.get(f"{origin}/_wsproxy/{name}", timeout=limit) as answer:
+                assert answer.status in (200, 503), f"{name} is not shown: {answer.status}"
+                self.look(f"/_wsproxy/{name}", await answer.read())
 
 
 @cache

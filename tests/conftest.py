@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.canary import WATCH
+from tests import printed
+from tests.canary import SECRET, WATCH
 from tests.journals import replayed
 from wsproxy import logs
 
@@ -22,6 +23,7 @@ LogLines = Callable[[], list[dict[str, Any]]]
 def pytest_configure(config: pytest.Config) -> None:
     """Markers of our own."""
     config.addinivalue_line("markers", "keeps_texts: its traces may hold what users said")
+    config.addinivalue_line("markers", "prints_texts: its agent prints what it said or was told")
 
 
 class Watched(io.StringIO):
@@ -49,10 +51,13 @@ def _few_objects() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _own_state_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """For daemons that outlive a test: the user's traces are left alone."""
+def _own_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """For daemons that outlive a test: the user's traces are left alone, and so is the user's key:
+    every child gets the canary. Whatever it prints is heard."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        patch.setenv("OPENAI_API_KEY", SECRET)
+        printed.listen(patch)
         yield
 
 
@@ -66,31 +71,32 @@ def _leaves_no_canary_and_journals_that_replay(
     state = tmp_path_factory.getbasetemp() / "states" / f"{id(request.node):x}"
     monkeypatch.setenv("XDG_STATE_HOME", str(state))
     told = request.getfixturevalue("tmp_path") if "tmp_path" in request.fixturenames else None
-    WATCH.begin(keeps_texts=request.node.get_closest_marker("keeps_texts") is not None)
+    marked = {marker.name for marker in request.node.iter_markers()}
+    WATCH.begin(keeps_texts="keeps_texts" in marked, prints_texts="prints_texts" in marked)
     yield
     WATCH.look_at_files(path for path in _left_behind(state, told) if path.is_file())
+    WATCH.look_at_printed()
     assert WATCH.leaks == []
     assert replayed(state / "wsproxy" / "traces") == []
 
 
 def _left_behind(state: Path, told: Path | None) -> Iterator[Path]:
-    """All of the state, and the journals of daemons that were told another folder."""
-    if state.exists():
-        yield from state.rglob("*")
-    if told is not None:
-        yield from told.rglob("journal-*.jsonl")
+    """All of the state, and all that daemons left in another folder that they were told."""
+    for folder in (state, told):
+        if folder is not None and folder.exists():
+            yield from folder.rglob("*")
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """What children and libraries printed is only known now."""
+    """What libraries printed, and children that outlived their test, is only known now."""
     report = yield
     if report.when == "teardown" and report.passed:
-        WATCH.begin()
-        for title, printed in report.sections:
-            WATCH.look(title, printed)
+        for title, text in report.sections:
+            WATCH.hear(title, text)
+        WATCH.look_at_printed()
         if WATCH.leaks:
             report.outcome, report.longrepr = "failed", "; ".join(WATCH.leaks)
     return report

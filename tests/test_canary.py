@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import gc
 import json
+import re
 import subprocess
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
@@ -16,6 +19,7 @@ import pytest
 from msgspec import Raw
 
 from tests.canary import SECRET, TEXT, WATCH, Watch, secret
+from tests.faults.process import serving
 from tests.journals import replayed
 from tests.worlds import user, world
 from wsproxy.core.commands import Note
@@ -68,6 +72,7 @@ def test_every_secret_is_seen_and_what_is_none_is_not(name: str) -> None:
 
 def test_texts_may_stand_where_a_test_asked_for_them_but_never_a_secret(tmp_path: Path) -> None:
     journal = tmp_path / "kept.jsonl"
+    WATCH.plant(journal, "")
     texts = [encode(Content("00ff", Raw(json.dumps(said).encode()))) for said in (TEXT, SECRET)]
     watch = Watch()
     watch.begin(keeps_texts=True)
@@ -99,10 +104,81 @@ async def test_a_journal_that_does_not_replay_is_found_out(tmp_path: Path) -> No
     assert [outcome.difference is None for outcome in replayed(tmp_path / "traces")] == [False]
 
 
+TELLS: Final = [sys.executable, "-c", "import sys; print(sys.argv[1], file=sys.stderr)", TEXT]
+
+
+def read_whole() -> None:
+    subprocess.run(TELLS, capture_output=True, check=True)
+
+
+def read_by_lines() -> None:
+    with subprocess.Popen(TELLS, stderr=subprocess.PIPE, text=True) as child:
+        assert child.stderr is not None
+        assert len(list(child.stderr)) > 1, "the canary lies across two lines"
+
+
+def left_unread() -> None:
+    with subprocess.Popen(TELLS, stderr=subprocess.PIPE) as child:
+        child.wait(PATIENCE_S)
+
+
+def left_behind_one_line() -> None:
+    with subprocess.Popen(TELLS, stderr=subprocess.PIPE, text=True) as child:
+        assert child.stderr is not None
+        assert child.stderr.readline()
+
+
+def printed_into_a_file() -> None:
+    with tempfile.TemporaryFile() as file, subprocess.Popen(TELLS, stderr=file) as child:
+        child.wait(PATIENCE_S)
+
+
+def read_in_a_loop() -> None:
+    async def read() -> None:
+        pipe = asyncio.subprocess.PIPE
+        child = await asyncio.create_subprocess_exec(*TELLS, stderr=pipe)
+        assert child.stderr is not None
+        assert await child.stderr.readline()
+        await child.wait()
+
+    asyncio.run(read())
+
+
+@pytest.mark.parametrize(
+    "reads",
+    [
+        *(read_whole, read_by_lines, left_unread, left_behind_one_line),
+        *(printed_into_a_file, read_in_a_loop),
+    ],
+    ids=lambda each: each.__name__.replace("_", " "),
+)
+def test_what_a_child_prints_is_heard_however_it_is_read(
+    watch: Watch, reads: Callable[[], None]
+) -> None:
+    reads()
+    watch.look_at_printed()
+    (leak,) = watch.leaks
+    assert leak.startswith("the text is in ")
+
+
+def test_a_texts_place_may_be_an_agents_screen_but_a_secrets_never(watch: Watch) -> None:
+    watch.begin(prints_texts=True)
+    for part in (TEXT[:7], TEXT[7:], SECRET[:9], SECRET[9:]):
+        watch.hear("a screen", part)
+    watch.look_at_printed()
+    assert watch.leaks == ["the secret is in a screen"]
+
+
+async def test_a_child_whose_pages_tell_a_secret_is_found_out(watch: Watch) -> None:
+    async with serving(f"https://{SECRET}/v1"):
+        pass
+    assert "the secret is in /_wsproxy/pools" in watch.leaks
+
+
 LEAKS: Final = """
 import os, subprocess, sys
 from pathlib import Path
-from tests.canary import SECRET, TEXT
+from tests.canary import SECRET, TEXT, WATCH
 from wsproxy import logs
 
 def test_log():
@@ -113,6 +189,23 @@ def test_file():
     folder.mkdir(parents=True)
     (folder / "cache").write_text(SECRET)
 
+def test_told_folder(tmp_path):
+    (tmp_path / "wsproxy.log").write_text(SECRET)
+
+def test_planted(tmp_path):
+    WATCH.plant(tmp_path / "token", SECRET)
+
+def test_captured(capsys):
+    print(TEXT)
+    assert capsys.readouterr().out
+
+def test_uncaptured(capsys):
+    print(TEXT)
+
+def test_piped():
+    command = [sys.executable, "-c", "import sys; print(sys.argv[1])", TEXT]
+    subprocess.run(command, capture_output=True)
+
 def test_child():
     subprocess.run([sys.executable, "-c", "import sys; print(sys.argv[1], file=sys.stderr)", TEXT])
 
@@ -121,7 +214,11 @@ def test_nothing():
 """
 
 
-def test_a_test_that_leaks_fails_at_its_end(tmp_path: Path) -> None:
+#: The tests among these that leave nothing behind.
+CLEAN: Final = {"test_planted", "test_nothing"}
+
+
+def test_a_test_that_leaks_fails_at_its_end(tmp_path: Path, watch: Watch) -> None:
     (tmp_path / "test_leaks.py").write_text(LEAKS)
     options = ["-q", "-p", "tests.conftest", "-p", "no:cacheprovider", "-rE", "--tb=line"]
     told = subprocess.run(
@@ -132,6 +229,6 @@ def test_a_test_that_leaks_fails_at_its_end(tmp_path: Path) -> None:
         timeout=PATIENCE_S,
         check=False,
     ).stdout
-    assert "4 passed, 3 errors" in told, told
-    for name in ("test_log", "test_file", "test_child"):
-        assert f"::{name}" in told, told
+    names = re.findall(r"def (\w+)", LEAKS)
+    assert f"{len(names)} passed, {len(names) - len(CLEAN)} errors" in told, told
+    assert set(re.findall(r"^ERROR .*::(\w+)", told, re.MULTILINE)) == set(names) - CLEAN

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tests.canary import SECRET, WATCH
 from wsproxy.config import (
     SETTINGS,
     Given,
@@ -28,7 +29,7 @@ from wsproxy.config import (
 from wsproxy.config.pages import toml_line
 from wsproxy.config.toml import read_entries
 
-TOKEN = "a-token-of-enough-letters"
+TOKEN = SECRET
 
 
 def from_file(folder: Path, text: str) -> Loaded:
@@ -238,7 +239,7 @@ def test_a_password_in_a_url_is_refused_and_not_repeated(tmp_path: Path) -> None
 
 def test_remote_listening_needs_both_consent_and_token(tmp_path: Path) -> None:
     token = tmp_path / "token"
-    token.write_text(TOKEN)
+    WATCH.plant(token, TOKEN)
     base = f"listen = '0.0.0.0:1'\ntoken_file = '{token.as_posix()}'\n"
     assert error_of(tmp_path, base).advice == "add --allow-remote, or listen on 127.0.0.1"
     assert from_file(tmp_path, f"{base}allow_remote = true").settings.listen == ("0.0.0.0:1",)
@@ -255,7 +256,7 @@ def test_a_token_that_does_not_fit_a_path_is_refused_unseen(tmp_path: Path, text
 
 def test_a_secret_shows_only_the_end_of_its_digest(tmp_path: Path) -> None:
     path = tmp_path / "token"
-    path.write_text(f"{TOKEN}\n")
+    WATCH.plant(path, f"{TOKEN}\n")
     secret = read_token(path)
     assert secret == Secret(TOKEN)
     assert secret.matches(TOKEN)

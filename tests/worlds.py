@@ -108,6 +108,8 @@ class World:
     ) -> Answer:
         """One turn through the proxy; `store` is false and the model "sim" unless said."""
         fields = {"model": "sim", "store": False, "input": input, **body}
+        if isinstance(input, str):
+            fields["input"] = f"{input} {TEXT}"
         if isinstance(body.get("metadata", {}), dict):  # its canary is what the model says
             fields["metadata"] = {"canary": TEXT, **body.get("metadata", {})}
         return await ask(

@@ -10,7 +10,7 @@ import openai
 import pytest
 from openai import AsyncOpenAI, OpenAI
 
-from tests.canary import TEXT
+from tests.canary import TEXT, secret
 from tests.worlds import KEY, TOOL, World, answers, world
 from wsproxy.simulator import Rules, Simulator
 from wsproxy.simulator.log import HttpRequest
@@ -234,14 +234,14 @@ async def test_eight_loops_under_one_key_share_a_socket_and_never_cross(
 async def test_two_keys_of_one_program_never_share_a_socket(scene: World) -> None:
     base_url = scene.proxy.base_url
     async with (
-        AsyncOpenAI(base_url=base_url, api_key="alpha") as first,
-        AsyncOpenAI(base_url=base_url, api_key="beta") as second,
+        AsyncOpenAI(base_url=base_url, api_key=secret("alpha")) as first,
+        AsyncOpenAI(base_url=base_url, api_key=secret("beta")) as second,
     ):
         await asyncio.gather(loop_of(first, "alpha", calls=4), loop_of(second, "beta", calls=4))
 
     keys = {opened.connection: opened.authorization for opened in scene.sim.log.websockets()}
     for create in scene.seen:
-        assert keys[create.connection] == f"Bearer {create.canary}"
+        assert keys[create.connection] == f"Bearer {secret(create.canary)}"
 
 
 # ── Beside turns ─────────────────────────────────────────────────────────────────────────────
@@ -259,9 +259,9 @@ async def test_models_and_stored_responses_pass_through(client: AsyncOpenAI) -> 
 async def test_a_client_that_chains_by_itself_stays_on_the_websocket(
     scene: World, client: AsyncOpenAI
 ) -> None:
-    first = await client.responses.create(model="gpt-5.6", input="one")
+    first = await client.responses.create(model="gpt-5.6", input=f"one {TEXT}")
     second = await client.responses.create(
-        model="gpt-5.6", input="two", previous_response_id=first.id
+        model="gpt-5.6", input=f"two {TEXT}", previous_response_id=first.id
     )
 
     assert second.previous_response_id == first.id

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from difflib import ndiff
 from types import TracebackType
 
+from tests.canary import WATCH
 from wsproxy.core.commands import Command, Note
 from wsproxy.core.events import Event, Tick
 from wsproxy.core.multiplexer import Multiplexer
@@ -67,7 +68,9 @@ class Playbook:
 
     def tell(self, event: Event) -> None:
         """Let the core handle it; its commands are gathered."""
-        for command in self.core.handle(event, self.now):
+        commands = self.core.handle(event, self.now)
+        WATCH.look("an event and its commands", f"{event} {commands}")
+        for command in commands:
             if isinstance(command, Note):
                 self.notes.append(command)
             else:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from tests.canary import TEXT
 from tests.core.playbook import Anything, Playbook
 from wsproxy.core.api.events import Received
 from wsproxy.core.api.request import parse
@@ -23,6 +25,9 @@ from wsproxy.core.multiplexer import Multiplexer, Options
 KEY: Final = PoolKey(b"k" * 32)
 OTHER_KEY: Final = PoolKey(b"o" * 32)
 ANY: Final[Any] = Anything()
+#: The core that was made last, to be looked at when its test is over. It is never told a key, only
+#: a digest of one (`KEY`); of what was said it sees digests, too.
+LAST: Final[deque[Multiplexer]] = deque(maxlen=1)
 
 Item = dict[str, Any]
 
@@ -30,7 +35,8 @@ Item = dict[str, Any]
 def core(*, lanes: Lanes = Lanes.ON, chains: Chains = Chains.PROVEN, **options: Any) -> Multiplexer:
     """A core that believes in lanes and chains, and pings nobody, unless told otherwise."""
     quiet = {"ping_busy_s": 1e9, "ping_idle_s": 1e9, **options}
-    return Multiplexer(Options(lanes=lanes, chains=chains, **quiet), History())
+    LAST.append(Multiplexer(Options(lanes=lanes, chains=chains, **quiet), History()))
+    return LAST[-1]
 
 
 def book(**options: Any) -> Playbook:
@@ -42,13 +48,14 @@ def book(**options: Any) -> Playbook:
 
 
 def user(text: str) -> Item:
-    """A user message."""
-    return {"type": "message", "role": "user", "content": [{"type": "input_text", "text": text}]}
+    """A user message, with the canary in it."""
+    said = f"{text} {TEXT}"
+    return {"type": "message", "role": "user", "content": [{"type": "input_text", "text": said}]}
 
 
 def assistant(text: str) -> Item:
-    """An assistant's message, as upstream sends it."""
-    part = {"type": "output_text", "text": text, "annotations": []}
+    """An assistant's message, as upstream sends it, with the canary in it, too."""
+    part = {"type": "output_text", "text": f"{text} {TEXT}", "annotations": []}
     return {"type": "message", "role": "assistant", "id": f"msg_{text}", "content": [part]}
 
 

@@ -6,6 +6,8 @@ import json
 from random import Random
 from typing import Any, Final
 
+from tests.canary import TEXT
+
 
 def encode_body(body: dict[str, Any], random: Random) -> bytes:
     """The body in one of the spellings that JSON libraries have."""
@@ -20,7 +22,8 @@ def encode_body(body: dict[str, Any], random: Random) -> bytes:
     return json.dumps(body, ensure_ascii=is_ascii, separators=separators).encode()
 
 
-_HELLO: Final = b'"model":"sim","input":"hello"'
+_INPUT: Final = b'"input":' + json.dumps(TEXT).encode()
+_HELLO: Final = b'"model":"sim",' + _INPUT
 #: Upstream's own verdict is what the client reads.
 BROKEN_BODIES: Final = (
     b"",
@@ -33,10 +36,10 @@ BROKEN_BODIES: Final = (
     b"{" + _HELLO + b',"model":"gpt-5.6"}',
     b"{" + _HELLO + b',"user":"\xff"}',
     b"{" + _HELLO + b',"text":' + b"[" * 80 + b"]" * 80 + b"}",
-    b'\xef\xbb\xbf{"model":"sim","input":"hello"}',
-    b'{"input":"hello"}',
+    b"\xef\xbb\xbf{" + _HELLO + b"}",
+    b"{" + _INPUT + b"}",
     b'{"model":"sim"}',
-    b'{"model":"missing-model","input":"hello"}',
+    b'{"model":"missing-model",' + _INPUT + b"}",
 )
 #: Members that upstream refuses, or that only HTTP can carry.
 ODD_MEMBERS: Final[tuple[dict[str, Any], ...]] = (
@@ -51,7 +54,7 @@ ODD_MEMBERS: Final[tuple[dict[str, Any], ...]] = (
     {"input": None},
     {"input": 5},
     {"input": [5]},
-    {"input": [{"type": "message", "role": "robot", "content": "?"}]},
+    {"input": [{"type": "message", "role": "robot", "content": TEXT}]},
     {"input": [{"type": "item_reference", "id": "msg_never"}]},
     {"model": None},
     {"tools": {}},

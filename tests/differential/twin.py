@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from tests.canary import secret
 from tests.differential.upstreams import Upstream
 from tests.worlds import Answer, World, ask, world
 from wsproxy.simulator import Simulator, meaning
@@ -54,10 +55,10 @@ class Twin:
 
     async def turn(self, request: Ask) -> Answer:
         """Send it both ways; the direct answer. Raises `DifferenceError`."""
-        client = self.scene.client
+        client, key = self.scene.client, secret(request.key)
         direct, through = await asyncio.gather(
-            ask(client, self.direct.base_url, request.body, request.key, request.headers),
-            ask(client, self.scene.proxy.base_url, request.body, request.key, request.headers),
+            ask(client, self.direct.base_url, request.body, key, request.headers),
+            ask(client, self.scene.proxy.base_url, request.body, key, request.headers),
         )
         self.sent[_canary(request.body)] += 1
         told = f"{through.route} {through.reason}".strip()
@@ -73,7 +74,7 @@ class Twin:
         """Send it through the proxy and leave: at the first bytes, or after so long."""
         self.sent[_canary(request.body)] += 1
         headers = {
-            "Authorization": f"Bearer {request.key}",
+            "Authorization": f"Bearer {secret(request.key)}",
             "Content-Type": "application/json",
             **request.headers,
         }
@@ -165,7 +166,7 @@ class Twin:
         opened = {o.connection: o for o in self.scene.sim.log.of(Opened) if o.via == "ws"}
         for create in self.scene.sim.log.of(Create):
             if create.via == "ws" and create.canary:
-                key = opened[create.connection].authorization.removeprefix("Bearer ")
+                key = opened[create.connection].authorization.removeprefix(f"Bearer {secret('')}")
                 if not create.canary.startswith(key + "."):
                     raise DifferenceError(f"{create.canary} ran on a connection of {key}")
 

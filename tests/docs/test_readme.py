@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import click
 import pytest
 
 from tests.bench.readme import BEGIN, END, replaced
+from tests.canary import SECRET, TEXT, WATCH
 from wsproxy.cli.page import commands
 from wsproxy.config import SETTINGS
 from wsproxy.demo import children, sightings, table
@@ -87,14 +89,15 @@ def test_the_settings_of_codex_name_the_address_we_listen_on_by_default() -> Non
 def test_the_example_agent_gets_its_answer_through_the_proxy() -> None:
     with children.simulator([]) as upstream, children.proxy(upstream) as through:
         ran = subprocess.run(
-            [sys.executable, "docs/examples/agent.py", "[sim tool_calls=3] What is here?"],
+            [sys.executable, "docs/examples/agent.py", f"[sim tool_calls=3] What is here? {TEXT}"],
             cwd=ROOT,
-            env={"OPENAI_BASE_URL": through, "OPENAI_API_KEY": "k", "NO_PROXY": "127.0.0.1"},
+            env={"OPENAI_BASE_URL": through, "OPENAI_API_KEY": SECRET, "NO_PROXY": "127.0.0.1"},
             capture_output=True,
             text=True,
             timeout=30,
         )
         seen = sightings.take(upstream)
+        asyncio.run(WATCH.look_at_child(through))
     assert ran.returncode == 0, ran.stderr
     assert len(ran.stderr.splitlines()) == 3
     assert ran.stdout.startswith("items=")

@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 import trustme
 
-from tests.canary import WATCH
 from tests.worlds import KEY, world
 from wsproxy.cli.main import main
 from wsproxy.config import Settings
@@ -52,7 +51,6 @@ async def ask_doctor(capsys: pytest.CaptureFixture[str], upstream: str, *options
     arguments = ["doctor", "--json", "--listen", "127.0.0.1:9", "--upstream", upstream, *options]
     code = await asyncio.to_thread(main, arguments)
     printed = capsys.readouterr()
-    WATCH.look("what the doctor says", printed.out + printed.err)
     return Told(code, printed.out)
 
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
+from itertools import pairwise
 from typing import Any
 
 from aiohttp import web
 
-from tests.canary import SECRET, WATCH
+from tests.canary import SECRET, TEXT, WATCH
 from wsproxy.downstream.answers import RawAnswer
 from wsproxy.downstream.app import App, Front, start
 from wsproxy.downstream.coding import BodyError, read_body
@@ -26,6 +29,11 @@ from wsproxy.upstream.rest import HttpsClient
 
 PATIENCE_S = 10.0
 CANARY = SECRET
+KEY = f"Authorization: Bearer {SECRET}"
+#: What a user says, where a test is not about the body.
+BODY = json.dumps({"input": TEXT}).encode()
+#: Its group is the first digit of the status.
+STATUS_LINE = re.compile(rb"HTTP/1\.1 ([1-5])\d\d ")
 
 
 @dataclass
@@ -123,10 +131,12 @@ async def _body(seen: Seen, reader: asyncio.StreamReader) -> bytes:
 
 @dataclass
 class Client:
-    """One raw downstream connection."""
+    """One raw downstream connection; `errors` is what was read of answers that are no success."""
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
+    errors: bytearray = field(default_factory=bytearray)
+    _is_success: bool = True
 
     def send(self, *parts: bytes) -> None:
         for part in parts:
@@ -134,16 +144,25 @@ class Client:
 
     async def until(self, end: bytes) -> bytes:
         async with asyncio.timeout(PATIENCE_S):
-            return await self.reader.readuntil(end)
+            return self._read(await self.reader.readuntil(end))
 
     async def exactly(self, size: int) -> bytes:
         async with asyncio.timeout(PATIENCE_S):
-            return await self.reader.readexactly(size)
+            return self._read(await self.reader.readexactly(size))
 
     async def rest(self) -> bytes:
         """Everything until the connection ends."""
         async with asyncio.timeout(PATIENCE_S):
-            return await self.reader.read()
+            return self._read(await self.reader.read())
+
+    def _read(self, got: bytes) -> bytes:
+        begins = [found.start() for found in STATUS_LINE.finditer(got)]
+        for begin, end in pairwise((0, *begins, len(got))):
+            if status := STATUS_LINE.match(got, begin, end):
+                self._is_success = status[1] in (b"1", b"2")
+            if not self._is_success:
+                self.errors += got[begin:end]
+        return got
 
 
 @dataclass
@@ -166,14 +185,13 @@ class Stage:
         """Send these bytes on a connection of their own; everything that comes back."""
         client = await self.connect()
         client.send(raw)
-        answer = await client.rest()
-        if not answer.startswith(b"HTTP/1.1 2"):
-            WATCH.look("an error of our own", answer)
-        return answer
+        return await client.rest()
 
     def head(self, line: str, *fields: str, closes: bool = True) -> bytes:
-        """A request head with a right Host."""
+        """A request head with a right Host, and a key if no field is one."""
         lines = [f"{line} HTTP/1.1", f"Host: 127.0.0.1:{self.port}", *fields]
+        if not any(each.lower().startswith("authorization:") for each in fields):
+            lines.append(KEY)
         if closes:
             lines.append("Connection: close")
         return "\r\n".join(lines).encode() + b"\r\n\r\n"
@@ -237,6 +255,8 @@ async def stage(
         live = await _started(app, upstream, guard, limits)
         try:
             yield live
+            for client in live.clients:
+                WATCH.look("an error of our own", bytes(client.errors))
             WATCH.look_at_objects()
         finally:
             for client in live.clients:

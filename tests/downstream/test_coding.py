@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import random
 import tracemalloc
 import zlib
@@ -10,10 +11,11 @@ import zlib
 import pytest
 import zstandard
 
-from tests.downstream.downstream_stage import stage
+from tests.canary import TEXT as SAID
+from tests.downstream.downstream_stage import BODY, stage
 from wsproxy.downstream.coding import BodyError, decode
 
-TEXT = b'{"input":"%b"}' % random.Random(1).randbytes(3_000).hex().encode()
+TEXT = json.dumps({"input": SAID + random.Random(1).randbytes(3_000).hex()}).encode()
 
 
 def raw_deflate(data: bytes) -> bytes:
@@ -102,7 +104,7 @@ async def test_a_chunked_body_over_the_limit_is_refused_as_it_grows() -> None:
     async with stage() as s:
         client = await s.connect()
         client.send(s.head("POST /v1/responses", "Transfer-Encoding: chunked"))
-        block = b"100000\r\n" + bytes(0x100000) + b"\r\n"
+        block = b"100000\r\n" + BODY.ljust(0x100000) + b"\r\n"
         client.send(*[block] * 65)
         assert (await client.until(b"}}")).startswith(b"HTTP/1.1 413 ")
 
@@ -117,7 +119,8 @@ async def test_a_large_turn_is_read_whole() -> None:
 async def test_a_turn_that_expects_to_be_asked_is_asked() -> None:
     async with stage() as s:
         client = await s.connect()
-        client.send(s.head("POST /v1/responses", "Content-Length: 2", "Expect: 100-continue"))
+        length = f"Content-Length: {len(BODY)}"
+        client.send(s.head("POST /v1/responses", length, "Expect: 100-continue"))
         assert await client.until(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
-        client.send(b"{}")
-        assert (await client.rest()).endswith(b"{}")
+        client.send(BODY)
+        assert (await client.rest()).endswith(BODY)

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from tests.downstream.downstream_stage import CANARY, Upstream, saying, stage
+from tests.downstream.downstream_stage import BODY, CANARY, Upstream, saying, stage
 from wsproxy.downstream.guard import Guard
 
 PAGE = "https://app.example"
@@ -122,12 +122,12 @@ async def test_the_token_is_stripped_and_the_rest_kept_as_it_is() -> None:
 
 async def test_a_near_miss_behind_the_token_is_told_where_the_token_goes() -> None:
     async with stage(guard=REMOTE) as s:
-        head = s.head(f"POST /t/{REMOTE.token}/responses", "Content-Length: 2")
-        got = await s.ask(head + b"{}")
+        head = s.head(f"POST /t/{REMOTE.token}/responses", f"Content-Length: {len(BODY)}")
+        got = await s.ask(head + BODY)
         assert f"http://127.0.0.1:{s.port}/t/TOKEN/v1".encode() in got
 
 
 async def test_a_turn_behind_the_token_is_a_turn() -> None:
     async with stage(guard=REMOTE) as s:
-        head = s.head(f"POST /t/{REMOTE.token}/v1/responses?a", "Content-Length: 2")
-        assert (await s.ask(head + b"{}")).endswith(b"\r\n\r\n{}")
+        head = s.head(f"POST /t/{REMOTE.token}/v1/responses?a", f"Content-Length: {len(BODY)}")
+        assert (await s.ask(head + BODY)).endswith(b"\r\n\r\n" + BODY)

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from tests.canary import SECRET, secret
 from tests.downstream.downstream_stage import (
-    CANARY,
+    KEY,
     Seen,
     Stage,
     Upstream,
@@ -17,8 +18,10 @@ from tests.downstream.downstream_stage import (
     stage,
 )
 
-KEY = f"Authorization: {CANARY}"
-ME, OTHER = (by_authorization([(b"authorization", value)]) for value in (CANARY.encode(), b"other"))
+ME, OTHER = (
+    by_authorization([(b"authorization", f"Bearer {key}".encode())])
+    for key in (SECRET, secret("other"))
+)
 FRESH = 299.0
 STALE = 301.0
 LATE = 3_901.0  # past stale-while-revalidate
@@ -94,7 +97,7 @@ async def test_a_hundred_at_once_ask_upstream_once() -> None:
 @pytest.mark.parametrize(
     ("target", "fields"),
     [
-        ("/v1/models", ("Authorization: other",)),
+        ("/v1/models", (f"Authorization: Bearer {secret('other')}",)),
         ("/v1/models?a=b", (KEY,)),
         ("/v1/models/gpt%2D5", (KEY,)),
         ("/v1/models", (KEY, "Accept-Encoding: gzip")),
@@ -204,10 +207,10 @@ async def test_a_client_can_insist_on_asking_upstream(wish: str) -> None:
 async def test_a_change_under_models_drops_the_lines_of_that_identity() -> None:
     async with stage(Upstream(Catalogue().reply)) as s:
         await listed(s)
-        await s.get("/v1/models", "Authorization: other")
+        await s.get("/v1/models", f"Authorization: Bearer {secret('other')}")
         await s.ask(s.head("DELETE /v1/models/ft-1", KEY))
         await listed(s)
-        await s.get("/v1/models", "Authorization: other")
+        await s.get("/v1/models", f"Authorization: Bearer {secret('other')}")
         methods = [seen.line.split()[0] for seen in s.upstream.seen]
         assert methods == [b"GET", b"GET", b"DELETE", b"GET"]
 

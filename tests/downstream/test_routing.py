@@ -7,12 +7,12 @@ import json
 
 import pytest
 
-from tests.downstream.downstream_stage import Upstream, saying, stage
+from tests.downstream.downstream_stage import BODY, CANARY, Upstream, saying, stage
 from wsproxy.downstream.ops import Ops
 from wsproxy.downstream.server import ConnectionLimits
 
 
-def post(target: str, body: bytes = b"{}") -> tuple[str, str, bytes]:
+def post(target: str, body: bytes = BODY) -> tuple[str, str, bytes]:
     return f"POST {target}", f"Content-Length: {len(body)}", body
 
 
@@ -145,15 +145,15 @@ async def test_operations_are_read_only_and_never_forwarded(line: str, status: i
 
 async def test_a_crash_is_told_without_its_text_and_reported() -> None:
     async def broken(_request: object) -> None:
-        raise ValueError("sk-secret")
+        raise ValueError(CANARY)
 
     async with stage(turn=broken) as s:  # type: ignore[arg-type]
         line, length, body = post("/v1/responses")
         got = await s.ask(s.head(line, length) + body)
         assert got.startswith(b"HTTP/1.1 500 Internal Server Error\r\n")
-        assert b"sk-secret" not in got
+        assert CANARY.encode() not in got
         assert s.crashes[0]["error"] == "ValueError"
-        assert "sk-secret" not in str(s.crashes)
+        assert CANARY not in str(s.crashes)
 
 
 async def test_a_connection_ends_after_its_share_of_requests() -> None:

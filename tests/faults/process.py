@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
+from tests.canary import WATCH
+
 #: Longest wait for a process to be ready or to end; far above what either takes.
 PATIENCE_S: Final = 20.0
 
@@ -19,9 +21,17 @@ class Serving:
     def __init__(self, process: asyncio.subprocess.Process, base_url: str) -> None:
         self._process = process
         self.base_url = base_url
+        self._is_whole = True
 
-    def signal(self, number: signal.Signals) -> None:
+    async def look(self) -> None:
+        """Look for the canary on its pages, as long as nobody has sent it a signal."""
+        if self._is_whole:
+            await WATCH.look_at_child(self.base_url)
+
+    async def signal(self, number: signal.Signals) -> None:
         """Send it a signal."""
+        await self.look()
+        self._is_whole = False
         self._process.send_signal(number)
 
     async def exit_code(self) -> int:
@@ -52,7 +62,9 @@ async def serving(
         async with asyncio.timeout(PATIENCE_S):
             line = (await process.stdout.readline()).decode()
         assert "base URL " in line, line
-        yield Serving(process, line.partition("base URL ")[2].strip())
+        running = Serving(process, line.partition("base URL ")[2].strip())
+        yield running
+        await running.look()
     finally:
         if process.returncode is None:
             process.kill()

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 import aiohttp
 import pytest
 
+from tests.canary import SECRET, WATCH
 from tests.faults.process import Serving, serving
 from tests.faults.scene import port_of
 from tests.worlds import KEY, Answer, Item, ask, eventually, http_client, user
@@ -101,7 +102,7 @@ async def test_no_turn_that_fits_the_deadline_is_cut(
             for number in range(AGENTS)
         ]
         await eventually(lambda: has_run(sim, AGENTS), "not all turns run")
-        proxy.signal(signal.SIGTERM)
+        await proxy.signal(signal.SIGTERM)
         await until_refused(proxy)
         answers = await asyncio.gather(*turns)
 
@@ -122,7 +123,7 @@ async def test_an_answer_that_is_passed_through_is_finished_too(
             f"{proxy.base_url}/sse/ticks?n=40", headers={"Authorization": f"Bearer {KEY}"}
         ) as ticks,
     ):
-        proxy.signal(signal.SIGTERM)
+        await proxy.signal(signal.SIGTERM)
         await until_refused(proxy)
         body = await ticks.content.read()
 
@@ -134,7 +135,7 @@ async def test_an_idle_proxy_stops_at_once(sim: Simulator, client: aiohttp.Clien
     async with serving(sim.base_url) as proxy:
         answer = await turn(client, proxy.base_url, "kept alive")
         started = time.monotonic()
-        proxy.signal(signal.SIGTERM)
+        await proxy.signal(signal.SIGTERM)
 
         assert await proxy.exit_code() == 0
         assert time.monotonic() - started < 2.0
@@ -158,7 +159,7 @@ async def test_turns_that_do_not_fit_are_told_what_the_table_says(
         elsewhere = {"session-id": "elsewhere"}
         admitted = asyncio.create_task(turn(client, proxy.base_url, "admitted", headers=elsewhere))
         await eventually(lambda: len(sim.log.websockets()) >= 2 and len(sim.faults) == 1)
-        proxy.signal(signal.SIGTERM)
+        await proxy.signal(signal.SIGTERM)
         answers = [await each for each in (started, sent, admitted)]
 
         assert await proxy.exit_code() == 75
@@ -183,16 +184,17 @@ async def test_a_request_that_comes_whole_during_the_drain_is_sent_elsewhere(
         await eventually(lambda: has_run(sim, 1))
         reader, writer = await asyncio.open_connection("127.0.0.1", port_of(proxy.base_url))
         writer.write(
-            b"POST /v1/responses HTTP/1.1\r\nHost: localhost:%d\r\nAuthorization: Bearer k\r\n"
+            b"POST /v1/responses HTTP/1.1\r\nHost: localhost:%d\r\nAuthorization: Bearer %b\r\n"
             b"Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{"
-            % port_of(proxy.base_url)
+            % (port_of(proxy.base_url), SECRET.encode())
         )
         await asyncio.sleep(0.2)  # nothing to see it by: the head has arrived, the body has not
-        proxy.signal(signal.SIGTERM)
+        await proxy.signal(signal.SIGTERM)
         await until_refused(proxy)
         writer.write(b"}")
         async with asyncio.timeout(5):
             answer = (await reader.read()).lower()
+        WATCH.look("an error of our own", answer)
         writer.close()
         running.cancel()
 
@@ -208,10 +210,10 @@ async def test_a_second_signal_means_now(sim: Simulator, client: aiohttp.ClientS
         sim.faults.order("mid_stream:silence")
         running = asyncio.create_task(turn(client, proxy.base_url, "running"))
         await eventually(lambda: has_run(sim, 1))
-        proxy.signal(signal.SIGTERM)
+        await proxy.signal(signal.SIGTERM)
         await until_refused(proxy)
         assert not running.done()
-        proxy.signal(signal.SIGTERM)
+        await proxy.signal(signal.SIGTERM)
         started = time.monotonic()
 
         assert await proxy.exit_code() == 75
@@ -229,7 +231,7 @@ async def test_ctrl_c_at_a_terminal_waits_for_seconds_only(
             sim.faults.order("mid_stream:silence")
             running = asyncio.create_task(turn(client, proxy.base_url, "running"))
             await eventually(lambda: has_run(sim, 1))
-            proxy.signal(signal.SIGINT)
+            await proxy.signal(signal.SIGINT)
 
             assert await proxy.exit_code() == 75
             assert (await running).is_cut
@@ -261,7 +263,7 @@ async def test_after_a_kill_at_any_instant_the_next_turn_is_right(
                 items += expected
                 doomed = asyncio.create_task(talk(client, proxy.base_url, [*items, user("doomed")]))
                 await asyncio.sleep(dice.uniform(0, 0.08))
-                proxy.signal(signal.SIGKILL)
+                await proxy.signal(signal.SIGKILL)
                 assert await proxy.exit_code() == -signal.SIGKILL
                 await asyncio.wait({doomed})
                 assert doomed.exception() is not None or doomed.result().status == 200

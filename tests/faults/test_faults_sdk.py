@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import pytest
 
+from tests.canary import TEXT
 from tests.faults.scene import Met, Stage, meet, meet_in_thread, stage
 from tests.worlds import eventually
 from wsproxy.simulator import Fault, Simulator
@@ -298,7 +299,7 @@ async def test_a_frame_that_had_not_wholly_left_is_sent_again_unseen() -> None:
         await meet(scene.proxy.base_url, "warm", stream=False)
         scene.link.black_hole()
         big = asyncio.create_task(
-            meet(scene.proxy.base_url, "c", stream=True, input="x" * 12_000_000)
+            meet(scene.proxy.base_url, "c", stream=True, input=TEXT + "x" * 12_000_000)
         )
         await eventually(lambda: any(t.connection for t in scene.core.turns.values()))
         scene.link.black_hole(False)

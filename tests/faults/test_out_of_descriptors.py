@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import resource
 import socket
@@ -13,6 +14,7 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
+from tests.canary import TEXT, WATCH
 from tests.faults.process import serving
 from tests.faults.scene import Stage, meet, port_of, stage
 from tests.worlds import KEY, Answer, eventually
@@ -82,6 +84,7 @@ def status(client: socket.socket, port: int) -> int:
         head = client.recv(4096)
     except ConnectionError:
         return 0
+    WATCH.look("a page or an error of our own", head)
     return int(head.split()[1]) if head else 0
 
 
@@ -120,9 +123,9 @@ def test_a_low_soft_limit_is_raised_as_far_as_is_needed_and_allowed(
 
 def turn_on(client: socket.socket, port: int) -> bytes:
     """A turn on a connection that stands; the beginning of its answer."""
-    body = b'{"model":"sim","store":false,"input":"hello"}'
+    body = json.dumps({"model": "sim", "store": False, "input": TEXT}).encode()
     head = (
-        f"POST /v1/responses HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAuthorization: Bearer k\r\n"
+        f"POST /v1/responses HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAuthorization: Bearer {KEY}\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     )
     client.sendall(head.encode() + body)

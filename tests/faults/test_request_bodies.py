@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.canary import SECRET, TEXT, WATCH
 from tests.faults.scene import Stage, meet, port_of, stage
 from tests.worlds import Answer, ask, eventually
 from wsproxy.core.api.request import Request
@@ -22,7 +23,7 @@ SILENT = "before_first_event:silence"
 def body(size: int, **fields: Any) -> bytes:
     """A turn's body of at least that size."""
     asked = {"model": "sim", "store": False, "stream": True, **fields}
-    return json.dumps({**asked, "input": "x" * size}).encode()
+    return json.dumps({**asked, "input": TEXT + "x" * size}).encode()
 
 
 def held(scene: Stage) -> int:
@@ -47,9 +48,11 @@ async def test_a_body_that_has_no_room_beside_the_others_is_refused_before_it_is
         port = port_of(scene.proxy.base_url)
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         head = f"POST /v1/responses HTTP/1.1\r\nHost: localhost:{port}\r\n"
-        writer.write(f"{head}Content-Length: {60 * KIB}\r\nExpect: 100-continue\r\n\r\n".encode())
+        head += f"Authorization: Bearer {SECRET}\r\nContent-Length: {60 * KIB}\r\n"
+        writer.write(f"{head}Expect: 100-continue\r\n\r\n".encode())
         async with asyncio.timeout(5):
             answer = await reader.read()
+        WATCH.look("an error of our own", answer)
         writer.close()
 
         assert answer.startswith(b"HTTP/1.1 503 "), "not even 100 Continue"
@@ -68,7 +71,7 @@ async def test_a_body_whose_size_nobody_told_is_refused_where_it_no_longer_fits(
         for _ in range(10):
             yield bytes(20 * KIB)
 
-    headers = {"Content-Type": "application/json"}
+    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {SECRET}"}
     async with stage(request_bodies_total_bytes=TOTAL) as scene:
         if coding == "chunked":
             sent: Any = chunks()
@@ -77,6 +80,7 @@ async def test_a_body_whose_size_nobody_told_is_refused_where_it_no_longer_fits(
         url = f"{scene.proxy.base_url}/responses"
         async with scene.client.post(url, data=sent, headers=headers) as got:
             answer = Answer(got.status, got.headers, await got.read())
+        WATCH.look("an error of our own", answer.body)
 
         assert is_refused(answer)
         await eventually(lambda: held(scene) == 0)
@@ -102,6 +106,7 @@ async def test_a_body_whose_size_nobody_told_is_refused_where_it_no_longer_fits(
         *("traced", "too late", "not understood"),
     ],
 )
+@pytest.mark.keeps_texts
 async def test_however_a_turn_ends_its_body_is_let_go(
     orders: list[str], fields: dict[str, Any], settings: dict[str, Any]
 ) -> None:

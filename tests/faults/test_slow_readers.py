@@ -8,6 +8,7 @@ import socket
 
 import pytest
 
+from tests.canary import TEXT
 from tests.faults.scene import meet, port_of, stage
 from tests.worlds import KEY, eventually
 from wsproxy.simulator import Fault, Rules
@@ -26,7 +27,7 @@ class StalledReader:
                 "model": "sim",
                 "store": False,
                 "stream": True,
-                "input": "hello",
+                "input": TEXT,
                 "metadata": {"canary": canary},
             }
         ).encode()

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from aiohttp import web
 
-from tests.downstream.downstream_stage import Client, Seen, Upstream, eventually, stage
+from tests.downstream.downstream_stage import BODY, Client, Seen, Upstream, eventually, stage
 from wsproxy.downstream.answers import RawAnswer
 from wsproxy.downstream.coding import BodyError, BodyLimits, read_body
 from wsproxy.downstream.server import ConnectionLimits
@@ -87,7 +87,7 @@ async def test_a_body_that_drips_is_given_up() -> None:
     async with stage(turn=impatient_turn) as s:
         client = await s.connect()
         client.send(s.head("POST /v1/responses", "Content-Length: 10000"))
-        drip = asyncio.create_task(dripping(client, b"x" * 10_000))
+        drip = asyncio.create_task(dripping(client, BODY.ljust(10_000)))
         assert (await client.until(b"}}")).startswith(b"HTTP/1.1 408 ")
         drip.cancel()
 
@@ -127,7 +127,7 @@ async def test_a_client_that_closes_its_sending_side_gets_what_is_at_hand() -> N
 async def test_a_body_that_ends_before_its_length_is_no_turn() -> None:
     async with stage() as s:
         client = await s.connect()
-        client.send(s.head("POST /v1/responses", "Content-Length: 99") + b"{}")
+        client.send(s.head("POST /v1/responses", "Content-Length: 99") + BODY)
         client.writer.write_eof()
         assert (await client.rest()).startswith(b"HTTP/1.1 400 ")
 
@@ -156,7 +156,7 @@ async def test_a_client_that_takes_nothing_of_a_download_stops_it() -> None:
 async def test_an_upload_that_stops_is_given_up_on_both_sides() -> None:
     async with stage(upload_idle_timeout_s=0.3) as s:
         client = await s.connect()
-        client.send(s.head("POST /v1/files", "Content-Length: 99") + b"half")
+        client.send(s.head("POST /v1/files", "Content-Length: 99") + BODY)
         assert (await client.until(b"}}")).startswith(b"HTTP/1.1 408 ")
         await asyncio.wait_for(s.upstream.ended.wait(), 5)
         assert s.upstream.seen[0].body == b""

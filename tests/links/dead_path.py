@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
+from tests.canary import TEXT
 from tests.worlds import Answer, ask, eventually, http_client
 from wsproxy.config import Settings
 from wsproxy.daemon import Daemon, loop_factory, running
@@ -129,7 +130,7 @@ async def timed(
         "model": "sim",
         "store": False,
         "stream": True,
-        "input": "hello",
+        "input": TEXT,
         "metadata": {"canary": canary, **metadata},
     }
     answer = await ask(client, proxy.base_url, json.dumps(body).encode())

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import pytest
 
+from tests.canary import TEXT, WATCH, secret
 from tests.worlds import World, eventually, user, world
 from wsproxy.cli.main import main
 from wsproxy.simulator import Rules
@@ -90,8 +91,9 @@ async def test_an_upstream_without_websocket_shows_until_when_it_is_believed(
 async def test_keys_and_sessions_are_shown_as_8_hex_and_never_as_they_are() -> None:
     async with world() as proxy:
         body = {"prompt_cache_key": f"cache-{CANARY}", "metadata": {"canary": CANARY}}
-        await proxy.turn(f"say {CANARY}", key=f"sk-{CANARY}", **body)
-        await proxy.turn("x", key=f"sk-{CANARY}", headers={"session-id": f"session-{CANARY}"})
+        await proxy.turn(f"say {CANARY} {TEXT}", key=secret(CANARY), **body)
+        headers = {"session-id": f"session-{CANARY}"}
+        await proxy.turn([user("x")], key=secret(CANARY), headers=headers)
         texts = [await page(proxy, name) for name in ("pools", "metrics")]
     assert all(CANARY not in text for text in texts)
     pool = json.loads(texts[0])["pool"]
@@ -103,7 +105,7 @@ async def test_keys_and_sessions_are_shown_as_8_hex_and_never_as_they_are() -> N
 async def test_answers_of_the_model_cache_are_counted() -> None:
     async with world() as proxy:
         for _ in range(3):
-            headers = {"Authorization": "Bearer sk-1"}
+            headers = {"Authorization": f"Bearer {secret('models')}"}
             async with proxy.client.get(f"{proxy.proxy.base_url}/models", headers=headers) as list_:
                 assert list_.status == 200
         shown = await pools(proxy)
@@ -139,8 +141,7 @@ async def test_pools_finds_the_daemon_by_its_listen_address(
 async def test_a_daemon_with_a_token_is_asked_with_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    token = tmp_path / "token"
-    token.write_text(f"{CANARY}-{'x' * 16}")
+    token = WATCH.plant(tmp_path / "token", secret("x" * 16))
     async with world(token_file=token) as proxy:
         assert proxy.proxy.front is not None
         address = str(proxy.proxy.front.addresses[0])
@@ -153,7 +154,6 @@ async def test_a_daemon_with_a_token_is_asked_with_it(
     shown = capsys.readouterr()
     assert codes == [0, 0, 1]
     assert "the daemon wants its token" in shown.err
-    assert CANARY not in shown.out + shown.err
 
 
 async def test_top_prints_one_screen_after_another_where_it_is_piped(

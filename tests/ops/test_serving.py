@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import os
@@ -42,7 +43,6 @@ class Serving:
     def until_logged(self, event: str) -> dict[str, Any]:
         assert self.process.stderr is not None
         for line in self.process.stderr:
-            WATCH.look("stderr of the daemon", line)
             found: dict[str, Any] = json.loads(line)
             if found["event"] == event:
                 return found
@@ -91,6 +91,7 @@ def test_systemd_is_told_ready_then_stopping_and_a_reload_takes_over_what_it_can
         daemon.reload("lanes = 7\n")
         assert "lanes" in daemon.until_logged("daemon.reload_refused")["detail"]
         assert ask(port, f"agents.test:{port}") == 200
+        asyncio.run(WATCH.look_at_child(f"http://127.0.0.1:{port}/v1"))
         daemon.process.terminate()
         assert daemon.next_state()[0] == "STOPPING=1"
         assert daemon.process.wait(PATIENCE_S) == 0
@@ -114,8 +115,7 @@ def test_the_log_says_how_many_turns_a_drain_waits_for_and_how_not_to_wait(
 
 
 def test_a_token_is_read_again_though_its_files_name_is_the_same(tmp_path: Path) -> None:
-    token = tmp_path / "token"
-    token.write_text(secret("a"))
+    token = WATCH.plant(tmp_path / "token", secret("a"))
     with serving(tmp_path) as daemon:
         _, status = daemon.next_state()
         port = int(status.rpartition(":")[2].split("/")[0])
@@ -127,6 +127,7 @@ def test_a_token_is_read_again_though_its_files_name_is_the_same(tmp_path: Path)
         daemon.until_logged("daemon.reloaded")
         assert ask(port, f"127.0.0.1:{port}", f"/t/{secret('a')}/_wsproxy/readyz") == 401
         assert ask(port, f"127.0.0.1:{port}", f"/t/{secret('b')}/_wsproxy/readyz") == 200
+        asyncio.run(WATCH.look_at_child(f"http://127.0.0.1:{port}/t/{secret('b')}/v1"))
 
 
 def test_only_what_changed_and_cannot_change_is_named() -> None:

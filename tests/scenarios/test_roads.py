@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from yarl import URL
 
+from tests.canary import TEXT
 from tests.differential.upstreams import REFUSALS, SHORT_HANDSHAKE_S
 from tests.scenarios.conftest import Start
 from tests.worlds import KEY, World, ask, user
@@ -65,7 +66,7 @@ async def test_nobody_listening_is_a_clear_502(start: Start) -> None:
     assert answer.headers["x-wsproxy-turn"]
 
 
-RAW = b'{"model":"sim","store":false,"input":"hello"%b}'
+RAW = b'{"model":"sim","store":false,"input":%b%%b}' % json.dumps(TEXT).encode()
 
 
 @pytest.mark.parametrize(

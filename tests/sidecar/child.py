@@ -1,5 +1,7 @@
 """An agent with no SDK: so many turns of one conversation, then the exit code that is asked for.
 
+It ends with what the pages of its proxy told it.
+
 python child.py TURNS EXIT_CODE
 """
 
@@ -22,5 +24,10 @@ for number in range(int(sys.argv[1])):
     request = urllib.request.Request(f"{base_url}/responses", body, headers)
     with urllib.request.urlopen(request, timeout=20) as answer:
         items += json.load(answer)["output"]
-print(json.dumps({"base_url": base_url, "is_terminal": sys.stdin.isatty()}))
+pages = []
+for name in os.environ["PAGES"].split():
+    url = f"{base_url.removesuffix('/v1')}/_wsproxy/{name}"
+    with urllib.request.urlopen(url, timeout=20) as page:
+        pages.append(page.read().decode())
+print(json.dumps({"base_url": base_url, "is_terminal": sys.stdin.isatty(), "pages": pages}))
 sys.exit(int(sys.argv[2]))

@@ -16,7 +16,7 @@ from typing import Final
 
 import pytest
 
-from tests.canary import SECRET, TEXT, WATCH
+from tests.canary import PAGES, SECRET, TEXT, WATCH
 from wsproxy.cli.main import main
 from wsproxy.config import Settings
 from wsproxy.console.words import counted
@@ -52,7 +52,7 @@ def upstream() -> Iterator[str]:
 
 def environment(**variables: str) -> dict[str, str]:
     kept = {n: v for n, v in os.environ.items() if not n.startswith(("OPENAI_", "WSPROXY_"))}
-    return {**kept, **variables}
+    return {**kept, "OPENAI_API_KEY": SECRET, **variables}
 
 
 def test_a_command_runs_behind_a_proxy_of_its_own_and_two_lines_say_what_was_saved(
@@ -60,7 +60,7 @@ def test_a_command_runs_behind_a_proxy_of_its_own_and_two_lines_say_what_was_sav
 ) -> None:
     ran = subprocess.run(
         [*RUN, "--continuation", "on", "--", sys.executable, CHILD, "4", "7"],
-        env=environment(OPENAI_BASE_URL=upstream, OPENAI_API_KEY=SECRET, SAYS=TEXT),
+        env=environment(OPENAI_BASE_URL=upstream, SAYS=TEXT, PAGES=" ".join(PAGES)),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -72,9 +72,9 @@ def test_a_command_runs_behind_a_proxy_of_its_own_and_two_lines_say_what_was_sav
     assert told["base_url"].startswith("http://127.0.0.1:")
     assert told["base_url"] not in (upstream, "http://127.0.0.1:8787/v1")
     first, second = ran.stderr.splitlines()
-    assert first.startswith("wsproxy: 4 turns, 3 sent as deltas; 1 WebSocket handshake for 4 co")
+    assert first.startswith("wsproxy: 4 turns, 3 sent as deltas; 1 WebSocket handshake for 8 co")
     assert " sent up instead of " in second
-    WATCH.look("stderr of wsproxy run", ran.stderr)
+    assert [bool(page) for page in told["pages"]] == [True] * len(PAGES)  # they were heard
 
 
 @pytest.mark.parametrize(
@@ -124,6 +124,7 @@ def read_until(terminal: int, end: str) -> str:
         readable, _, _ = select.select([terminal], [], [], deadline - time.monotonic())
         assert readable, text
         text += os.read(terminal, 4096).decode()
+    WATCH.hear("the terminal", text)
     return text
 
 

@@ -10,10 +10,11 @@ from typing import Any
 import aiohttp
 import pytest
 
+from tests.canary import secret
 from wsproxy.simulator import Rules, Simulator
 
 TERMINAL = {"response.completed", "response.incomplete", "response.failed", "error"}
-KEY = {"Authorization": "Bearer key-one"}
+KEY = {"Authorization": f"Bearer {secret('one')}"}
 Event = dict[str, Any]
 
 

@@ -13,8 +13,9 @@ from typing import Any
 
 import aiohttp
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
+from tests.canary import SECRET, WATCH
 from wsproxy.cli.simulate import simulate
 from wsproxy.simulator import Rules
 from wsproxy.simulator.faults import IN_TURN, MENU
@@ -30,7 +31,7 @@ async def test_it_prints_its_base_url_serves_and_ends_on_a_signal(number: signal
     assert program.stdout is not None
     line = (await asyncio.wait_for(program.stdout.readline(), 20)).decode()
     url = line.split()[-1]
-    async with aiohttp.ClientSession(headers={"Authorization": "Bearer k"}) as http:
+    async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {SECRET}"}) as http:
         models = await (await http.get(url + "/models")).json()
         async with http.ws_connect(url + "/responses"):
             program.send_signal(number)
@@ -50,9 +51,15 @@ BAD: dict[str, list[str]] = {
 }
 
 
+def said(flags: list[str]) -> Result:
+    result = CliRunner().invoke(simulate, flags)
+    WATCH.hear("what `simulate` says", result.output)
+    return result
+
+
 @pytest.mark.parametrize("flags", BAD.values(), ids=BAD.keys())
 def test_a_bad_flag_is_a_usage_error(flags: list[str]) -> None:
-    result = CliRunner().invoke(simulate, flags)
+    result = said(flags)
 
     assert result.exit_code == 2
     assert "Error:" in result.output
@@ -61,7 +68,7 @@ def test_a_bad_flag_is_a_usage_error(flags: list[str]) -> None:
 def test_a_port_in_use_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        result = CliRunner().invoke(simulate, ["--listen", address])
+        result = said(["--listen", address])
 
     assert result.exit_code == 2
     assert f"cannot listen on {address}: it is in use" in result.output

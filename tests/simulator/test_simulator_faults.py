@@ -9,6 +9,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from tests.canary import secret
 from wsproxy.simulator import Fault, FaultError, parse_fault
 from wsproxy.simulator.faults import Faults
 from wsproxy.simulator.log import Faulted
@@ -233,7 +234,7 @@ async def test_orders_are_given_and_cleared_over_http(start: Any, connect: Any, 
 
     assert (given, bad.status, cleared) == ({"open": 2}, 400, {"open": 0})
     assert {"Opened", "Create", "Run", "Ended"} <= {record["record"] for record in records}
-    assert "key-one" not in str(records)
+    assert secret("") not in str(records)
 
 
 @pytest.mark.parametrize("what", ["reset", "eof"])

@@ -12,6 +12,7 @@ import pytest
 from aiohttp import ClientTimeout
 from yarl import URL
 
+from tests.canary import secret
 from wsproxy.simulator.log import Ended, HttpRequest, Opened
 
 BODY = {"model": "gpt-5.6", "input": "Olá", "metadata": {"canary": "c-1"}}
@@ -201,7 +202,7 @@ async def test_what_was_not_stored_or_is_anothers_is_not_found(start: Any, http:
     base = simulator.base_url + "/responses/"
 
     assert (await http.get(base + passing["id"])).status == 404
-    other = {"Authorization": "Bearer key-two"}
+    other = {"Authorization": f"Bearer {secret('two')}"}
     assert (await http.get(base + stored["id"], headers=other)).status == 404
     assert (await http.get(base + stored["id"])).status == 200
 

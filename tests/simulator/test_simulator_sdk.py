@@ -9,6 +9,8 @@ import openai
 import pytest
 from openai import AsyncOpenAI, OpenAI
 
+from tests.canary import SECRET
+
 TOOL: Any = {
     "type": "function",
     "name": "get_weather",
@@ -25,7 +27,7 @@ TOOL: Any = {
 @pytest.fixture
 async def client(start: Any, stack: Any) -> AsyncOpenAI:
     simulator = await start()
-    client = AsyncOpenAI(base_url=simulator.base_url, api_key="key-one", max_retries=0)
+    client = AsyncOpenAI(base_url=simulator.base_url, api_key=SECRET, max_retries=0)
     await stack.enter_async_context(client)
     return client
 
@@ -52,7 +54,7 @@ async def test_the_synchronous_client_reads_both_forms(start: Any) -> None:
     simulator = await start()
 
     def calls() -> tuple[str, str]:
-        with OpenAI(base_url=simulator.base_url, api_key="key-one", max_retries=0) as client:
+        with OpenAI(base_url=simulator.base_url, api_key=SECRET, max_retries=0) as client:
             whole = client.responses.create(model="gpt-5.6", input="hello")
             events = list(client.responses.create(model="gpt-5.6", input="hello", stream=True))
         return whole.id, events[-1].response.id  # type: ignore[union-attr]

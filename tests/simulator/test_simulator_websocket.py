@@ -8,6 +8,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from tests.canary import secret
 from wsproxy.simulator.log import Create, Ended
 
 USER = {"role": "user", "content": "go"}
@@ -173,7 +174,7 @@ async def test_stored_responses_continue_on_any_connection_of_the_same_key_only(
 ) -> None:
     simulator = await start()
     first, second = await connect(simulator), await connect(simulator)
-    stranger = await connect(simulator, headers={"Authorization": "Bearer key-two"})
+    stranger = await connect(simulator, headers={"Authorization": f"Bearer {secret('two')}"})
     stored = await first.response(input="one", store=True)
     passing = await first.response(input="two")
 

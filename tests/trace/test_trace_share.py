@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from tests.canary import TEXT, WATCH
 from tests.trace.trace_stage import AT, connection, run, turn, written
 from wsproxy.cli.main import main
 from wsproxy.trace.reader import read_traces
@@ -17,8 +18,10 @@ SECRETS = {
     "field": "x_acme_project",
     "model": "acme-secret-model",
     "type": "acme_item",
-    "text": "the canary sang at midnight",
+    "text": TEXT,
 }
+
+pytestmark = pytest.mark.keeps_texts  # the original; the copies are looked at as if it were not
 
 
 @pytest.fixture
@@ -43,6 +46,7 @@ def test_a_copy_is_a_journal_without_what_was_removed(
     target = tmp_path / "copy" / "journal-000001.jsonl"
     assert main(["trace", "share", "--dir", str(folder), "-o", str(target)]) == 0
     text = target.read_text()
+    WATCH.look("the copy", text)
     original = [*SECRETS.values(), "5e551011", "0badcafe", "aaaa0001", turn(1).turn, "4711"]
     assert [word for word in original if word in text] == []
     told = capsys.readouterr().err

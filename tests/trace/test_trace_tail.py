@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from tests.canary import WATCH
 from tests.worlds import World, eventually, user, world
 
 PATIENCE_S = 20.0
@@ -68,7 +67,6 @@ async def test_it_tells_turns_that_end_from_now_on_until_ctrl_c(
     for each in told.splitlines():
         turn = json.loads(each)["turn"] if options else next(w for w in each.split() if w in made)
         assert turn in made
-    WATCH.look("what tail prints", told)
 
 
 def is_written(folder: Path, turn: str) -> bool:

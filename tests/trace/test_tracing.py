@@ -86,6 +86,7 @@ async def test_neither_secret_nor_text_is_written(tmp_path: Path, log_lines: Log
 
 
 @pytest.mark.keeps_texts
+@pytest.mark.prints_texts
 async def test_bodies_are_written_only_when_asked_redacted_and_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

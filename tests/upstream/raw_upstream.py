@@ -18,6 +18,7 @@ from wsproto.connection import SERVER, Connection
 from wsproto.events import CloseConnection, Event, TextMessage
 from wsproto.extensions import PerMessageDeflate
 
+from tests.canary import SECRET
 from wsproxy.core.ids import ConnectionId
 from wsproxy.core.multiplex.recovery import Fault
 from wsproxy.core.wire.websocket import Message
@@ -27,6 +28,7 @@ from wsproxy.upstream.transport import WebSocketLink
 
 PATIENCE_S = 5.0
 ONE = ConnectionId(1)
+AUTHORIZED: Headers = ((b"Authorization", f"Bearer {SECRET}".encode()),)
 
 
 @dataclass
@@ -198,7 +200,10 @@ async def serving(
 
 
 def dial(
-    url: str, *, headers: Headers = ((b"Authorization", b"Bearer k"),), **settings: Any
+    url: str,
+    *,
+    headers: Headers = AUTHORIZED,
+    **settings: Any,
 ) -> tuple[WebSocketLink, Noted]:
     """Dial with a dialer of its own, without the environment's proxies."""
     noted = Noted()

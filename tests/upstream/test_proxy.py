@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.canary import SECRET
 from wsproxy.upstream.proxy import Address, Proxy, ProxyError, choose_proxy
 
 URL = "wss://api.example.com/v1/responses"
@@ -74,14 +75,14 @@ def test_no_proxy_excepts_addresses_and_networks(
 
 
 @pytest.mark.parametrize(
-    "setting", ["socks5://u:secret@host", "http://u:secret@:x", "http://u:secret@"]
+    "setting", [f"socks5://u:{SECRET}@host", f"http://u:{SECRET}@:x", f"http://u:{SECRET}@"]
 )
 def test_a_proxy_that_cannot_be_used_is_named_without_its_credentials(setting: str) -> None:
     with pytest.raises(ProxyError) as raised:
         choose_proxy(URL, setting, {})
-    assert "secret" not in str(raised.value)
+    assert SECRET not in str(raised.value)
 
 
 def test_credentials_are_not_shown() -> None:
-    proxy = choose_proxy(URL, "http://user:secret@proxy", {})
+    proxy = choose_proxy(URL, f"http://user:{SECRET}@proxy", {})
     assert repr(proxy) == "Proxy(proxy:80 with credentials)"
