@@ -188,8 +188,9 @@ _A_WAKE_UP: Final = (
 )
 _ONE_READER: Final = (
     "one process wakes up, reads and writes for all streams, so an event waits for those that came "
-    "just before it; the time an event takes is the time the last of them waits. Cheaper events "
-    "close it, see above"
+    "just before it, and all of them for a processor where upstream, relay and clients keep nearly "
+    "all busy (cores, in Relay; with less to do, see Relay, a quarter). Cheaper events, or a third "
+    "processor, would close it"
 )
 _READING: Final = (
     "the body is read from the socket, hashed item by item and compared before the frame can "

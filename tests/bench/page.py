@@ -10,6 +10,7 @@ from tests.bench.figures import Figure
 from tests.bench.goals import GOALS, WHY, Goal
 from tests.bench.ledger import Table, Tables
 from tests.bench.peers import PEERS
+from tests.bench.relay import QUARTER
 from wsproxy.demo.costs import REAL
 
 _INTRODUCTION: Final = (
@@ -32,7 +33,10 @@ _BUSY: Final = (
 #: Table → what its reader must know.
 _ABOUT: Final = {
     "relay": "20 streams, 1,000 events/s each, evenly spread: hardly ever two in one read, the "
-    'worst case for whoever could share reads. "Lanes": 16 streams of 1,250/s on one connection.',
+    'worst case for whoever could share reads. "Lanes": 16 streams of 1,250/s on one connection. '
+    '"cores": how many processors upstream, relay and clients kept busy together.',
+    QUARTER: "250 events/s of each stream: no processor is short, but hardly ever are two events "
+    "served by one wake-up.",
     "relay, in step": "The same events a second, those of all streams at the same instant, as a "
     "model server that decodes its sequences as one batch gives each of them a token a step.",
     "turns by size": "The same conversation on each road, behind a history of that size.",

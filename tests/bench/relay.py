@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import Final
 
 from tests.bench.children import Child
 from tests.bench.client import caller, post, told
 from tests.bench.figures import percentile
+
+#: The table of the same streams with a quarter of their events.
+QUARTER: Final = "relay, a quarter"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +46,17 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Relayed:
-    """One round: µs of CPU an event of the relaying process, and µs from write to arrival."""
+    """One round: µs of CPU an event of the relaying process, and µs from write to arrival.
+
+    `cores`: how many processors upstream, relay and clients kept busy together. Where that comes
+    near to all there are, an event waits for one of them.
+    """
 
     cpu_us: float
     p50_us: float
     p99_us: float
     p999_us: float
+    cores: float
 
 
 async def one_round(load: Load, upstream: Child, through: Child) -> Relayed:
@@ -56,10 +66,11 @@ async def one_round(load: Load, upstream: Child, through: Child) -> Relayed:
         post(through.base_url, load.body(number), key=f"key-{number % load.keys}", session="s")
         for number in range(load.streams)
     ]
-    before = through.cpu_s()
+    before, all_before, began = through.cpu_s(), _all_s(upstream, through), time.monotonic()
     asked = [one.ask(request) for one, request in zip(callers, requests, strict=True)]
     await asyncio.gather(*asked)
     spent_s = through.cpu_s() - before
+    cores = (_all_s(upstream, through) - all_before) / (time.monotonic() - began)
     sent = await told(upstream.base_url, "/bench/sent")
     late = list(
         chain.from_iterable(
@@ -74,7 +85,14 @@ async def one_round(load: Load, upstream: Child, through: Child) -> Relayed:
         percentile(late, 0.5) / 1e3,
         percentile(late, 0.99) / 1e3,
         percentile(late, 0.999) / 1e3,
+        cores,
     )
+
+
+def _all_s(upstream: Child, through: Child) -> float:
+    """Processor time of everybody: the load generator is this process."""
+    relay_s = 0.0 if through is upstream else through.cpu_s()
+    return upstream.cpu_s() + relay_s + time.process_time()
 
 
 def _latencies(sent: Sequence[int], arrived: Sequence[int]) -> list[int]:

@@ -34,17 +34,26 @@ class Asked:
 
 async def conversation(through: Child, talk: Talk, turns: int, *, key: str = "turns") -> Asked:
     """One client that asks on and on."""
-    client = await caller(through.base_url)
-    for _ in range(_WARM_UP):
-        await client.ask(post(through.base_url, talk.body(), key=key))
-        talk.answered()
-    first, before = [], through.cpu_s()
-    for _ in range(turns):
-        first.append(await client.ask(post(through.base_url, talk.body(), key=key)) / 1e6)
-        talk.answered()
-    spent_s = through.cpu_s() - before
-    client.close()
-    return Asked(first, 1e3 * spent_s / turns)
+    (asked,) = await conversations(through, {key: talk}, turns)
+    return asked
+
+
+async def conversations(through: Child, talks: Mapping[str, Talk], turns: int) -> list[Asked]:
+    """Clients by their keys, each of which asks on and on, one after another in each turn."""
+    clients = [await caller(through.base_url) for _ in talks]
+    first_ms: list[list[float]] = [[] for _ in talks]
+    spent_s = [0.0 for _ in talks]
+    for turn in range(_WARM_UP + turns):
+        for at, (key, talk) in enumerate(talks.items()):
+            request, before_s = post(through.base_url, talk.body(), key=key), through.cpu_s()
+            took_ms = await clients[at].ask(request) / 1e6
+            if turn >= _WARM_UP:
+                first_ms[at].append(took_ms)
+                spent_s[at] += through.cpu_s() - before_s
+            talk.answered()
+    for client in clients:
+        client.close()
+    return [Asked(ms, 1e3 * spent / turns) for ms, spent in zip(first_ms, spent_s, strict=True)]
 
 
 async def by_size(ledger: Ledger, subjects: Mapping[str, Child], turns: int, rounds: int) -> None:
@@ -97,14 +106,15 @@ async def growth(through: Child, turns: int, window: int) -> tuple[Asked, Asked,
     """The first and the last `window` turns of one long conversation.
 
     Third: as many turns of another client that begins with the bodies of the last ones, and so
-    has the same to read and hardly a past.
+    has the same to read and hardly a past. The two take turns: what else the machine does meets
+    both.
     """
     talk = Talk.of_bytes(4_000, "growth")
     first = await conversation(through, talk, window, key="growth")
     await conversation(through, talk, turns - 2 * window, key="growth")
-    young = talk.copy()
-    last = await conversation(through, talk, window, key="growth")
-    return first, last, await conversation(through, young, window, key="young")
+    talks = {"growth": talk, "young": talk.copy()}
+    last, young = await conversations(through, talks, window)
+    return first, last, young
 
 
 def added(subject: Sequence[float], direct: Sequence[float]) -> list[float]:
