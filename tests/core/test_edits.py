@@ -15,9 +15,10 @@ from wsproxy.core.api.spans import EventError, members
 
 # Textual edits against edits of the value ---------------------------------------------------
 
-NAMES = ["stream_id", "sequence_number", "previous_response_id", "response", "item", "a", "é", ""]
+NAMES = ["stream_id", "sequence_number", "previous_response_id", "response", "object", "a", "é", ""]
 SCALARS = st.one_of(
     st.sampled_from(['"l01"', "null", "true", "0", "-0", "7", "1.0", "1e2", '""', '"\\ud83d"']),
+    st.sampled_from(['"response"', '"previous_response_id"', '"\\"response"']),
     st.text(max_size=6).map(json.dumps),
     st.sampled_from(
         ['"a\\"stream_id"', '"\\"sequence_number\\":1,"', '",\\"stream_id\\":\\"l01\\"}"', '"\\\\"']
@@ -206,9 +207,42 @@ def test_a_tool_schema_may_use_all_three_names() -> None:
     assert json_ == b'{"type":"response.created","response":%b,"sequence_number":0}' % restored
 
 
-def test_a_parent_is_never_added() -> None:
-    payload = b'{"type":"response.created","response":{"id":"resp_1"}}'
+def test_a_parent_is_found_beside_what_has_no_value() -> None:
+    payload = b'{"type":"t","response":{"id":1e400,"previous_response_id":"a"}}'
+    json_ = edits.edited(events.receive(payload), 0, b"null")
+    assert json_ == payload.replace(b'"a"', b"null")
+
+
+@pytest.mark.parametrize("space", [b"", b" ", b"\t"], ids=["compact", "spaced", "tabs"])
+@pytest.mark.parametrize("before", [b'"resp_1"', b"null"])
+def test_a_response_that_names_its_parent_once_gets_the_clients_own(
+    before: bytes, space: bytes
+) -> None:
+    shown = (
+        b'{"object":"response","instructions":"\\"previous_response_id\\":1","tools":["response"]'
+    )
+    payload = b'{"type":"response.created","response":' + shown
+    payload += b',"previous_response_id"%b:%b%%b}}' % (space, space)
+    json_ = edits.edited(events.receive(payload % before), 0, b'"mine"')
+    assert json_ == payload % b'"mine"'
+
+
+@pytest.mark.parametrize(
+    "response",
+    [b'{"id":"resp_1"}', b'{"id":"resp_1","metadata":{"previous_response_id":"a"}}', b'"text"'],
+    ids=["absent", "deeper", "no object"],
+)
+def test_a_parent_is_never_added(response: bytes) -> None:
+    payload = b'{"type":"response.created","response":%b}' % response
     assert edits.edited(events.receive(payload), 0, b"null") == payload
+
+
+@pytest.mark.parametrize("name", [b"response", b"\\u0072esponse"], ids=["plain", "escaped"])
+@pytest.mark.parametrize("last", [b"{}", b'{"previous_response_id":"b"}'], ids=["empty", "named"])
+def test_of_two_responses_neither_is_taken_for_the_one(name: bytes, last: bytes) -> None:
+    payload = b'{"type":"t","response":{"previous_response_id":"a"},"%b":%b}' % (name, last)
+    with pytest.raises(EventError):
+        edits.edited(events.receive(payload), 0, b"null")
 
 
 @pytest.mark.parametrize(

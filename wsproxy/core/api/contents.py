@@ -11,7 +11,6 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from wsproxy.core.api.announced import ANNOUNCED, announced
-from wsproxy.core.api.edits import restored
 from wsproxy.core.api.spans import EventError, decoded, elements, member, members, replaced
 
 #: Ids of upstream are kept in tables; a longer one is not taken for an id (faults.md §4, 16).
@@ -200,6 +199,16 @@ def document(payload: bytes, done: Sequence[bytes], parent: bytes | None = None)
     for found in members(response):
         if found.name == "output" and _EMPTY.fullmatch(response, found.value, found.end):
             return replaced(response, found.value, found.end, b"[%b]" % b",".join(done))
+    return response
+
+
+def restored(response: bytes, parent: bytes | None) -> bytes:
+    """The raw response object with its `previous_response_id`, if any, set to `parent`."""
+    if parent is None or not response.startswith(b"{"):
+        return response
+    for found in members(response):
+        if found.name == "previous_response_id":
+            return replaced(response, found.value, found.end, parent)
     return response
 
 

@@ -15,8 +15,9 @@ from functools import lru_cache
 from typing import Final
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, Raw, UnsetType
 
+from wsproxy.core.api.contents import restored
 from wsproxy.core.api.events import MAX_UNKNOWN_TYPES, Head, Received, receive
 from wsproxy.core.api.spans import members, replaced, without
 
@@ -24,6 +25,7 @@ _STREAM_ID_VALUE: Final = re.compile(
     rb'[ \t\r\n]*:[ \t\r\n]*(?:"[^"\\]*"|null)[ \t\r\n]*(,[ \t\r\n]*)?'
 )
 _NUMBER_VALUE: Final = re.compile(rb"([ \t\r\n]*:[ \t\r\n]*)-?[0-9]+")
+_PARENT_VALUE: Final = re.compile(rb'([ \t\r\n]*:[ \t\r\n]*)(?:"[^"\\]*"|null)')
 _COMMA: Final = ord(",")
 _BACKSLASH: Final = ord("\\")
 _CR: Final = ord("\r")
@@ -95,7 +97,7 @@ def _sse_head(type_: str) -> bytes:
 
 
 def _around(payload: bytes, key: bytes) -> list[bytes] | None:
-    """What stands before and after the top-level name `key`; None if only a walk can tell.
+    """What stands before and after the one name `key`; None if only a walk can tell.
 
     The caller knows that the member exists. Its name could be spelled with escapes, but for our
     letters only with `\\u00XX` (none has a short escape). Without any of those the name stands
@@ -103,9 +105,12 @@ def _around(payload: bytes, key: bytes) -> list[bytes] | None:
     else could look like it, deeper or inside a string, is not there.
     """
     parts = payload.split(key)
-    if len(parts) != 2 or (_BACKSLASH in payload and b"\\u00" in payload):
-        return None
-    return parts
+    return parts if len(parts) == 2 and not _may_be_escaped(payload) else None
+
+
+def _may_be_escaped(payload: bytes) -> bool:
+    """Whether a name of ASCII letters may be spelled otherwise."""
+    return _BACKSLASH in payload and b"\\u00" in payload
 
 
 def _without_lane(payload: bytes, lane: str | None) -> bytes:
@@ -150,19 +155,39 @@ def _numbered(payload: bytes, sequence: int, is_integer: bool) -> bytes:
     return payload
 
 
+class _Child(msgspec.Struct, gc=False):
+    previous_response_id: Raw | UnsetType = UNSET
+
+
+class _Bearing(msgspec.Struct, gc=False):
+    response: _Child
+
+
+_BEARING: Final = msgspec.json.Decoder(_Bearing)
+
+
+def _names_parent(payload: bytes) -> bool | None:
+    """Whether `response` has a `previous_response_id`; None if only a walk can tell."""
+    try:
+        return _BEARING.decode(payload).response.previous_response_id is not UNSET
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
 def _with_parent(payload: bytes, parent: bytes) -> bytes:
+    # The name `response` stands there once, not counted where it is the value that all have.
+    is_one = payload.count(b'"response"') - payload.count(b'"object":"response"') == 1
+    names = _names_parent(payload) if is_one and not _may_be_escaped(payload) else None
+    if names is False:
+        return payload
+    if names:
+        around = _around(payload, b'"previous_response_id"')
+        value = _PARENT_VALUE.match(around[1]) if around else None
+        if around and value:
+            after = around[1][value.end() :]
+            return b'%b"previous_response_id"%b%b%b' % (around[0], value[1], parent, after)
     for found in members(payload):
         if found.name == "response":
             response = restored(payload[found.value : found.end], parent)
             return replaced(payload, found.value, found.end, response)
     return payload
-
-
-def restored(response: bytes, parent: bytes | None) -> bytes:
-    """The raw response object with its `previous_response_id`, if any, set to `parent`."""
-    if parent is None or not response.startswith(b"{"):
-        return response
-    for found in members(response):
-        if found.name == "previous_response_id":
-            return replaced(response, found.value, found.end, parent)
-    return response

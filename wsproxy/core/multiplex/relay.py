@@ -179,8 +179,8 @@ class Stream:
             return None
         try:
             versions = [[read_item(item)] for item in done]
-            for seen, item in zip(versions, final, strict=False):
-                seen.append(read_item(item))
+            for seen, item, again in zip(versions, done, final, strict=False):
+                seen.append(seen[0] if again == item else read_item(again))
         except NotStrictError:
             return None
         return versions
