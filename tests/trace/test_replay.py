@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,10 @@ import pytest
 
 from tests.worlds import KEY, TOOL, World, answers, user, world
 from wsproxy.cli.main import main
+from wsproxy.core.api.items import Item, read_item
 from wsproxy.simulator import Rules
+from wsproxy.trace.doors import Words
+from wsproxy.trace.keyed import KEY_BYTES, Keyed
 from wsproxy.trace.replay import Outcome, outcomes
 
 #: Worlds that make the core decide differently, each with what the agents meet in it.
@@ -157,6 +161,26 @@ async def test_a_difference_is_shown_and_a_gap_is_named(
     shown = capsys.readouterr().out
     assert told in shown
     assert ("recorded: {" in shown) == bool(exit_code)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b'{"type":"message","role":"assistant","id":"m","content":[{"type":"output_text","text":"a"}]}',
+        b'{"type":"reasoning","id":"r","encrypted_content":"b","summary":[]}',
+        b'{"type":"function_call","id":"f","call_id":"c","name":"run","arguments":"{}"}',
+        b'{"type":"function_call_output","call_id":"c","output":"done"}',
+        b'{"type":"item_reference","id":"m"}',
+        b'{"type":"strange","role":"odd"}',
+        b'{"a":1,"a":2}',
+    ],
+    ids=["message", "reasoning", "call", "answer", "reference", "unknown", "opaque"],
+)
+def test_an_item_is_written_with_all_its_members(raw: bytes) -> None:
+    words, item = Words(Keyed(bytes(KEY_BYTES))), read_item(raw)
+    assert words.item(item) == {
+        field.name: words.plain(getattr(item, field.name), field.name) for field in fields(Item)
+    }
 
 
 async def test_doors_hold_no_text_and_no_id_of_upstream(tmp_path: Path) -> None:

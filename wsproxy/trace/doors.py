@@ -43,6 +43,9 @@ _KNOWN_TYPES: Final = frozenset(
 _KNOWN_ROLES: Final = frozenset({"user", "system", "developer", "assistant", "tool", ""})
 _AS_THEY_ARE: Final = frozenset({int, float, bool, type(None)})
 _NULL: Final = b"null"
+#: Turns that are over are forgotten together: to look for them with each event would make it the
+#: dearer the more turns run.
+_FORGOTTEN_LATER: Final = 32
 
 
 def _names(type_: type[Any]) -> Sequence[str]:
@@ -81,6 +84,8 @@ class Words:
             return self._text(value, name)
         if type_ is bytes:
             return self._parent(value) if name == "own_parent" else self.digest(value)
+        if type_ is Item:
+            return self.item(value)
         if isinstance(value, Enum):
             return value.name
         if type_ is Received:
@@ -94,6 +99,21 @@ class Words:
         if isinstance(value, Mapping):
             return {str(key): self.plain(member) for key, member in value.items()}
         return self._members(value)
+
+    def item(self, item: Item) -> dict[str, Any]:
+        """An item. They are most of what is written: 1.9 µs each, by reflection 5.0."""
+        return {
+            "type": self._text(item.type, "type"),
+            "role": self._text(item.role, "role"),
+            "exact": None if item.exact is None else self.digest(item.exact),
+            "identity": self.digest(item.identity),
+            "optional": sorted(map(self.digest, item.optional)),
+            "blobs": sorted(map(self.digest, item.blobs)),
+            "id_mark": None if item.id_mark is None else self.digest(item.id_mark),
+            "call": self.plain(item.call),
+            "answer": self.plain(item.answer),
+            "is_reference": item.is_reference,
+        }
 
     def _members(self, value: Any) -> dict[str, Any]:
         return {name: self.plain(getattr(value, name), name) for name in _names(type(value))}
@@ -157,7 +177,7 @@ class Words:
 
     def items(self, items: Mapping[int, Item]) -> dict[str, dict[str, Any]]:
         """Items of a transcript, by index."""
-        return {str(index): self._members(item) for index, item in items.items()}
+        return {str(index): self.item(item) for index, item in items.items()}
 
 
 class DoorRecorder:
@@ -218,8 +238,8 @@ class DoorRecorder:
             if len(transcript.seen) > count:
                 found = dict(transcript.seen)
                 self._read[turn] = transcript, len(found)
-        for gone in [id_ for id_ in self._read if id_ not in self._core.turns]:
-            del self._read[gone]
+        if len(self._read) > 2 * len(self._core.turns) + _FORGOTTEN_LATER:
+            self._read = {id_: it for id_, it in self._read.items() if id_ in self._core.turns}
         return found
 
     # ── The writer's thread ──────────────────────────────────────────────────────────────────
