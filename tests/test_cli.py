@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 import pytest
 
+from tests.canary import SECRET
 from wsproxy.cli.main import COMMANDS, main
 from wsproxy.cli.main import wsproxy as group
 from wsproxy.config import SETTINGS, load
@@ -30,6 +31,12 @@ from wsproxy.config import SETTINGS, load
         (["serve", "--lanes", "on", "--set", "lanes=on"], "lanes is given twice", "leave one"),
         (["serve", "--listen", "0.0.0.0:1"], "from other machines", "--allow-remote and"),
         (["serve", "--config", "/nonexistent"], "cannot be read", "check the path"),
+        (["serve", "--set", "upstream_proxy=socks5://h:1"], "scheme socks5 is not", "http://HOST"),
+        (["serve", "--set", f"upstream_ca_file={__file__}"], "no certificate in", "a PEM file"),
+        (["pools", "--url", "http://[::1"], "is no address of a wsproxy", "http://HOST:PORT"),
+        (["pools", "--url", "http://127.0.0.1:99999"], "is no address of", "http://HOST:PORT"),
+        (["pools", "--url", "http://127.0.0.1:x"], "is no address of", "http://HOST:PORT"),
+        (["top", "--url", "http://127.0.0.1:0"], "is no address of", "http://HOST:PORT"),
         (["config", "sho"], "no such command", "did you mean show?"),
         (["config", "check", "x"], "unexpected extra argument", "wsproxy config check --help"),
     ],
@@ -45,6 +52,47 @@ def test_wrong_use_is_told_with_what_to_do_and_ends_with_2(
     assert problem in first
     assert advice in second
     assert shown.out == ""
+
+
+@pytest.mark.parametrize(
+    ("proxy", "problem"),
+    [
+        ("socks5://me:{}@127.0.0.1:1080", "a proxy of scheme socks5 is not supported"),
+        ("socks5h://127.0.0.1:1080", "a proxy of scheme socks5h is not supported"),
+        ("http://me:{}@127.0.0.1:abc", "the URL of the proxy cannot be read"),
+    ],
+    ids=["socks5", "socks5h", "no port"],
+)
+@pytest.mark.parametrize(
+    "arguments", [["serve"], ["run", "--", "true"], ["config", "check"]], ids=" ".join
+)
+def test_a_proxy_variable_that_cannot_be_used_is_wrong_use_for_every_command(
+    arguments: list[str],
+    proxy: str,
+    problem: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("OPENAI_BASE_URL", "https_proxy", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HTTPS_PROXY", proxy.format(SECRET))
+    assert main(arguments) == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == f"wsproxy: environment HTTPS_PROXY: {problem}"
+    assert second.endswith(" or add api.openai.com to NO_PROXY")
+
+
+def test_the_doctor_says_the_same_of_a_proxy_variable(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("https_proxy", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HTTPS_PROXY", f"socks5://me:{SECRET}@127.0.0.1:1080")
+    assert main(["doctor", "--json"]) == 1
+    checks = {one["check"]: one for one in json.loads(capsys.readouterr().out)["checks"]}
+    assert checks["proxy"]["verdict"] == "fail"
+    assert "HTTPS_PROXY: a proxy of scheme socks5" in checks["proxy"]["text"]
+    assert "add api.openai.com to NO_PROXY" in checks["proxy"]["advice"]
 
 
 @pytest.mark.parametrize("arguments", [[], ["config"]], ids=["wsproxy", "wsproxy config"])

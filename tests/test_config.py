@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import pwd
 from collections.abc import Callable
 from dataclasses import fields
 from functools import partial
@@ -30,6 +32,8 @@ from wsproxy.config.pages import toml_line
 from wsproxy.config.toml import read_entries
 
 TOKEN = SECRET
+#: What the system says, whatever HOME says.
+ACCOUNT = Path(pwd.getpwuid(os.getuid()).pw_dir)
 
 
 def from_file(folder: Path, text: str) -> Loaded:
@@ -198,6 +202,44 @@ def test_a_wrong_environment_says_which_variable(
 
 
 @pytest.mark.parametrize(
+    ("variable", "text"),
+    [
+        ("WSPROXY_SERVICE_HOST", "10.96.0.7"),
+        ("WSPROXY_SERVICE_PORT", "8787"),
+        ("WSPROXY_SERVICE_PORT_HTTP_API", "8787"),
+        ("WSPROXY_PORT", "tcp://10.96.0.7:8787"),
+        ("WSPROXY_PORT", "udp://[fd00::7]:8787"),
+        ("WSPROXY_PORT_8787_TCP", "tcp://10.96.0.7:8787"),
+        ("WSPROXY_PORT_8787_TCP_PROTO", "tcp"),
+        ("WSPROXY_PORT_8787_UDP_PORT", "8787"),
+        ("WSPROXY_PORT_8787_SCTP_ADDR", "10.96.0.7"),
+    ],
+)
+def test_what_a_kubernetes_service_of_our_name_adds_is_left_alone(variable: str, text: str) -> None:
+    loaded = load(environment={variable: text, "WSPROXY_MAX_TURNS": "5"})
+    assert loaded.settings == Settings(max_turns=5)
+
+
+@pytest.mark.parametrize(
+    ("variable", "text"),
+    [
+        ("WSPROXY_PORT", "8787"),
+        ("WSPROXY_PORT", ""),
+        ("WSPROXY_PORTS", "tcp://10.96.0.7:8787"),
+        ("WSPROXY_PORT_TCP", "tcp://10.96.0.7:8787"),
+        ("WSPROXY_PORT_8787_TCP_HOST", "10.96.0.7"),
+        ("WSPROXY_PORT_8787_TCP\n", "10.96.0.7"),
+        ("WSPROXY_SERVICE_HOSTS", "10.96.0.7"),
+        ("WSPROXY_SERVICE_PORT_", "8787"),
+        ("WSPROXY_METRICS_SERVICE_HOST", "10.96.0.7"),
+    ],
+)
+def test_a_name_that_only_resembles_those_is_still_refused(variable: str, text: str) -> None:
+    with pytest.raises(SettingsError, match="there is no such setting"):
+        load(environment={variable: text})
+
+
+@pytest.mark.parametrize(
     ("text", "has_hint"),
     [
         ("lanes = on", True),
@@ -241,7 +283,9 @@ def test_remote_listening_needs_both_consent_and_token(tmp_path: Path) -> None:
     token = tmp_path / "token"
     WATCH.plant(token, TOKEN)
     base = f"listen = '0.0.0.0:1'\ntoken_file = '{token.as_posix()}'\n"
-    assert error_of(tmp_path, base).advice == "add --allow-remote, or listen on 127.0.0.1"
+    named = f"{base}allowed_hosts = ['proxy.lan']\n"
+    assert error_of(tmp_path, named).advice == "add --allow-remote, or listen on 127.0.0.1"
+    assert "--allow-remote (with --set allowed_hosts=HOST" in error_of(tmp_path, base).advice
     assert from_file(tmp_path, f"{base}allow_remote = true").settings.listen == ("0.0.0.0:1",)
 
 
@@ -306,16 +350,35 @@ def test_any_file_is_accepted_or_refused_with_its_name(
     ("environment", "folder"),
     [
         ({"XDG_STATE_HOME": "/var/state"}, Path("/var/state/wsproxy")),
-        ({"XDG_STATE_HOME": "relative"}, Path.home() / ".local/state/wsproxy"),
-        ({"XDG_STATE_HOME": ""}, Path.home() / ".local/state/wsproxy"),
-        ({}, Path.home() / ".local/state/wsproxy"),
+        ({"XDG_STATE_HOME": "relative", "HOME": "/h"}, Path("/h/.local/state/wsproxy")),
+        ({"XDG_STATE_HOME": "", "HOME": "/h"}, Path("/h/.local/state/wsproxy")),
+        ({"HOME": "/home/x"}, Path("/home/x/.local/state/wsproxy")),
+        ({"HOME": ""}, ACCOUNT / ".local/state/wsproxy"),
+        ({}, ACCOUNT / ".local/state/wsproxy"),
     ],
-    ids=["xdg", "relative", "empty", "home"],
+    ids=["xdg", "relative", "empty", "home", "empty home", "no home"],
 )
 def test_state_lies_where_the_desktop_expects_it(environment: dict[str, str], folder: Path) -> None:
     assert state_folder(environment) == folder
     assert trace_folder(Settings(), environment) == folder / "traces"
     assert trace_folder(Settings(trace_dir=Path("/t")), environment) == Path("/t")
+
+
+def test_a_tilde_means_the_accounts_folder_where_home_is_empty(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HOME", "")
+    loaded = load(environment={"WSPROXY_TRACE_DIR": "~/traces"})
+    assert loaded.settings.trace_dir == ACCOUNT / "traces"
+
+
+def test_without_any_home_folder_it_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "getuid", lambda: 2**31 - 7)  # an account that nobody has
+    with pytest.raises(SettingsError) as caught:
+        trace_folder(Settings(), {"HOME": ""})
+    assert "no home folder" in caught.value.problem
+    assert "trace_dir" in caught.value.advice
+    assert trace_folder(Settings(), {"XDG_STATE_HOME": "/s"}) == Path("/s/wsproxy/traces")
 
 
 def test_an_address_is_split_into_bare_host_and_port() -> None:

@@ -54,7 +54,8 @@ PLACES: Final = {
     ),
     "systemd": place(libraries=""),
     "reloading": place("config", "daemon", "logs", "options"),
-    "serving": place("config", "daemon", "downstream", "logs", "reloading", "systemd"),
+    "greeting": place("config", "downstream", "options"),
+    "serving": place("config", "daemon", "downstream", "greeting", "logs", "reloading", "systemd"),
     "console": place("console", "config", "core", "metrics", libraries="msgspec rich"),
     "sidecar": place(
         "sidecar", "config", "console", "daemon", "downstream", "logs", "metrics", "options"

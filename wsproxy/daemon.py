@@ -82,7 +82,7 @@ class Daemon:
 
     @property
     def base_url(self) -> str:
-        """What an agent is pointed at."""
+        """Where programs of this machine point an agent; people are told `greeting.base_url`."""
         assert self.front is not None
         base = Upstream.of(self.settings.upstream).base
         return f"http://{self.front.addresses[0]}{base}"

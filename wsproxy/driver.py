@@ -10,6 +10,7 @@ import asyncio
 import random
 import re
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, assert_never
@@ -49,6 +50,7 @@ from wsproxy.core.conversation.identity import Identities
 from wsproxy.core.conversation.plan import Route, Why
 from wsproxy.core.events import (
     ClientLeft,
+    ConnectionAborted,
     ConnectionLost,
     ConnectionOpened,
     DialFailed,
@@ -68,7 +70,7 @@ from wsproxy.core.multiplex.recovery import Fault
 from wsproxy.core.multiplex.relay import Relay, Stream
 from wsproxy.core.multiplexer import Multiplexer
 from wsproxy.core.wire.websocket import Message, Pong
-from wsproxy.ports import Dialer, Headers, Link, Sink
+from wsproxy.ports import Dialer, Headers, Link, Sink, Target
 from wsproxy.pulse import Pulse
 from wsproxy.reading import Inbound, Reader, ReadingLimits
 
@@ -131,8 +133,10 @@ class Driver:
         self._doors = doors
         self._running: dict[TurnId, RunningTurn] = {}
         self._links: dict[ConnectionId, Link] = {}
+        self._dialled: dict[ConnectionId, tuple[PoolKey, Target]] = {}
         self._tickets: dict[ConnectionId, dict[int, Stream]] = {}  # of frames not wholly left
         self._ticket = 0
+        self._follows: deque[Event] = deque()  # what comes of commands, once all are performed
         self._probes: set[ConnectionId] = set()
         self._announced: dict[ConnectionId, list[tuple[bytes, bytes]]] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -173,7 +177,7 @@ class Driver:
             del inbound, event, request  # or this frame would hold the body while it waits
             over_https = await outcome
             return over_https
-        except asyncio.CancelledError:
+        except BaseException:  # cancelled, as a rule; whatever it is, the core may not keep it
             self._handle(ClientLeft(id_))
             raise
         finally:
@@ -359,9 +363,13 @@ class Driver:
         self._accounts.handled(event, commands, self._now())
         if self._doors is not None:
             self._doors.handled(event, now, commands)
-        for command in commands:
-            self._perform(command)
-        self._set_timer()
+        try:
+            for command in commands:
+                self._perform(command)
+        finally:
+            self._set_timer()
+        while self._follows:
+            self._handle(self._follows.popleft())
 
     def _set_timer(self) -> None:
         at = self._core.next_alarm()
@@ -398,15 +406,12 @@ class Driver:
             case BreakTurn(turn, code, message):
                 self._running[turn].break_off(code, message)
             case OpenConnection(connection, key):
-                self._links[connection] = self._dialer.dial(
-                    connection, self._reader.target(key), self
-                )
+                self._dial(connection, key)
             case CloseConnection(connection, code, reason):
                 if (link := self._forget_link(connection)) is not None:
                     link.close(code, reason)
             case AbortConnection(connection):
-                if (link := self._forget_link(connection)) is not None:
-                    link.abort()
+                self._abort(connection)
             case SendChainProbe():
                 self._send_chain_probe(command)
             case SendPing(connection):
@@ -417,8 +422,28 @@ class Driver:
             case _:
                 assert_never(command)
 
+    def _dial(self, connection: ConnectionId, key: PoolKey) -> None:
+        target = self._reader.target(key)
+        if target is None:  # a successor's, perhaps: what it follows was opened with one
+            target = next((known for of, known in self._dialled.values() if of == key), None)
+        if target is None:
+            detail = "its headers are not remembered: too many other keys came since"
+            failed = DialFailed(connection, Fault.UNREACHABLE, None, None, detail)
+            self._follows.append(failed)
+            return
+        self._dialled[connection] = key, target
+        self._links[connection] = self._dialer.dial(connection, target, self)
+
+    def _abort(self, connection: ConnectionId) -> None:
+        tickets = self._tickets.get(connection, {})
+        link = self._forget_link(connection)
+        unsent = link.abort() if link is not None else ()
+        turns = [tickets[ticket].turn for ticket in unsent if ticket in tickets]
+        self._follows.append(ConnectionAborted(connection, turns))
+
     def _forget_link(self, connection: ConnectionId) -> Link | None:
         self._announced.pop(connection, None)
+        self._dialled.pop(connection, None)
         self._probes.discard(connection)
         self._tickets.pop(connection, None)
         return self._links.pop(connection, None)

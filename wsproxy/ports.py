@@ -74,8 +74,11 @@ class Link(Protocol):
     def close(self, code: int, reason: str = "") -> None:
         """Start the closing handshake; `link_lost` follows, at the latest after 2 s."""
 
-    def abort(self) -> None:
-        """Drop the TCP connection, or stop dialling. No further event follows."""
+    def abort(self) -> Sequence[int]:
+        """Drop the TCP connection, or stop dialling. No further event follows.
+
+        Gives the tickets of whose frame not a byte has left, nor ever will.
+        """
 
 
 class LinkEvents(Protocol):

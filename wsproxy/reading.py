@@ -72,9 +72,9 @@ class Reader:
         self._targets: LRU[PoolKey, Target] = LRU(REMEMBERED_KEYS)
         self._models: LRU[PoolKey, bytes] = LRU(REMEMBERED_KEYS)
 
-    def target(self, key: PoolKey) -> Target:
-        """Where, and as whom, this key's WebSockets are opened."""
-        return self._targets[key]
+    def target(self, key: PoolKey) -> Target | None:
+        """Where, and as whom, this key's WebSockets are opened; None if it came too long ago."""
+        return self._targets.get(key)
 
     def model(self, key: PoolKey) -> bytes:
         """The model it asked for last, as raw JSON."""

@@ -11,8 +11,10 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
+from wsproxy import greeting
 from wsproxy.config import Loaded, Settings, SettingsError
 from wsproxy.daemon import Daemon, compose, loop_factory, open_daemon
 from wsproxy.downstream import descriptors
@@ -57,10 +59,7 @@ async def _serve(settings: Settings, load_again: Load) -> int:
         # What was loaded stays: a full collection that looks through it stalls every turn (28 ms).
         gc.collect()
         gc.freeze()
-        log.info("daemon.ready", base_url=daemon.base_url, upstream=settings.upstream)
-        with suppress(OSError):  # nobody reads it: a daemon runs all the same
-            print(f"wsproxy: ready; base URL {daemon.base_url}", flush=True)
-        notify(READY, f"STATUS=serving {daemon.base_url}")
+        _say_ready(daemon)
         number = await stop.get()
         log.info("daemon.draining", **farewell(daemon.driver.running_count, number, settings))
         notify(STOPPING, "STATUS=draining")
@@ -71,15 +70,43 @@ async def _serve(settings: Settings, load_again: Load) -> int:
         await daemon.close()
 
 
+def _say_ready(daemon: Daemon) -> None:
+    """In the log, on stdout and to systemd."""
+    assert daemon.front is not None
+    log, settings = get_logger(), daemon.settings
+    base_url = greeting.base_url(settings, daemon.front.addresses[0])
+    log.info("daemon.ready", base_url=base_url, upstream=settings.upstream)
+    if greeting.is_nameless(settings, daemon.front.addresses):
+        log.warning(
+            "daemon.left_nameless",
+            setting="allowed_hosts",
+            status=403,
+            code="host_not_allowed",
+            detail=greeting.NAMELESS,
+        )
+    with suppress(OSError):  # nobody reads it: a daemon runs all the same
+        print(f"wsproxy: ready; base URL {base_url}", flush=True)
+    notify(READY, f"STATUS=serving {base_url}")
+
+
 def _signals(daemon: Daemon, load_again: Load) -> asyncio.Queue[int]:
     """SIGTERM and SIGINT come through the queue; SIGHUP, where there is one, reloads."""
     stop: asyncio.Queue[int] = asyncio.Queue()
     loop = asyncio.get_running_loop()
     for caught in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(caught, stop.put_nowait, int(caught))
+        _on_signal(loop, caught, partial(stop.put_nowait, int(caught)))
     if hasattr(signal, "SIGHUP"):
-        loop.add_signal_handler(signal.SIGHUP, reload_settings, daemon, load_again)
+        _on_signal(loop, signal.SIGHUP, partial(reload_settings, daemon, load_again))
     return stop
+
+
+def _on_signal(
+    loop: asyncio.AbstractEventLoop, number: signal.Signals, call: Callable[[], None]
+) -> None:
+    try:
+        loop.add_signal_handler(number, call)
+    except NotImplementedError:  # the loops of Windows
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(call))
 
 
 def farewell(running: int, number: int, settings: Settings) -> dict[str, Any]:

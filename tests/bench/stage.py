@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Final
 
@@ -51,8 +51,9 @@ class Road:
     def close(self, code: int, reason: str = "") -> None:
         """See `ports.Link`."""
 
-    def abort(self) -> None:
+    def abort(self) -> Sequence[int]:
         """See `ports.Link`."""
+        return ()
 
     @property
     def lane(self) -> bytes:

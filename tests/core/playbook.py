@@ -13,8 +13,9 @@ from difflib import ndiff
 from types import TracebackType
 
 from tests.canary import WATCH
-from wsproxy.core.commands import Command, Note
-from wsproxy.core.events import Event, Tick
+from wsproxy.core.commands import AbortConnection, Command, Note
+from wsproxy.core.events import ConnectionAborted, Event, Tick
+from wsproxy.core.ids import ConnectionId, TurnId
 from wsproxy.core.multiplexer import Multiplexer
 
 #: What is told: an event, or something that makes it when its time has come (a frame, a wait).
@@ -39,6 +40,7 @@ class Playbook:
     def __init__(self, core: Multiplexer, now: float = 1000.0) -> None:
         self.core, self.now = core, now
         self.notes: list[Note] = []
+        self.begun: set[TurnId] = set()  # of their frames something has left already
         self._got: list[Command] = []
         self._expected: list[Command] = []
 
@@ -75,6 +77,16 @@ class Playbook:
                 self.notes.append(command)
             else:
                 self._got.append(command)
+        for command in commands:
+            if isinstance(command, AbortConnection):
+                self._aborted(command.connection)
+
+    def _aborted(self, connection: ConnectionId) -> None:
+        """As the driver does: what had not left is told at once."""
+        turns = [turn for turn in self.core.turns.values() if turn.connection == connection]
+        unsent = [turn.id for turn in turns if turn.id not in self.begun]
+        if turns:
+            self.tell(ConnectionAborted(connection, unsent))
 
     def wait(self, seconds: float) -> None:
         """Let time pass; every alarm rings when it is due."""

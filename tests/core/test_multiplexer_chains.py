@@ -19,6 +19,7 @@ from tests.core.stage import (
     error,
     finished,
     finishes,
+    frame,
     opened,
     opens,
     passed,
@@ -38,11 +39,12 @@ from wsproxy.core.commands import (
     SendTurn,
 )
 from wsproxy.core.conversation.plan import Route
-from wsproxy.core.events import ConnectionLost, ProbeAnswered
+from wsproxy.core.events import ConnectionLost, ProbeAnswered, Slept
 from wsproxy.core.ids import ConnectionId, TurnId
 from wsproxy.core.multiplex.beliefs import PROBE_AGAIN_S, REFUTED_FOR_S, STORED_OFF_S, Chains
 from wsproxy.core.multiplex.connection import ConnectionLimits, Lanes
 from wsproxy.core.multiplex.recovery import Fault
+from wsproxy.core.multiplex.relay import Stream
 
 C1, C2 = ConnectionId(1), ConnectionId(2)
 T1, T2, T3 = TurnId("t1"), TurnId("t2"), TurnId("t3")
@@ -178,6 +180,83 @@ def test_a_delta_that_waited_while_the_context_was_lost_is_sent_in_full() -> Non
         story >> created(1, None, "resp_t2", "resp_other")
         story.take()
         story >> opened(2) << sends("t3", 2, "", why="chains_unproven")
+
+
+@pytest.mark.parametrize("chains", [Chains.PROVEN, Chains.UNPROVEN], ids=["vouched for", "probed"])
+@pytest.mark.parametrize("what", ["a parent", "a floor"])
+def test_more_than_the_named_parent_is_asked_only_where_nobody_vouches(
+    chains: Chains, what: str
+) -> None:
+    story = book(chains=chains)
+    story.core.beliefs.of(KEY).chains = Chains.PROVEN  # as after a probe
+    with story:
+        watched = second_delta(story)
+        is_asked = watched.expects_parent if what == "a parent" else watched.floor_tokens
+        assert bool(is_asked) is (chains is Chains.UNPROVEN)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "item"),
+    [
+        ({"truncation": "auto"}, {"truncation": "auto"}, None),
+        ({"context_management": []}, {"context_management": []}, None),
+        ({}, {}, {"id": "ws", "type": "web_search_call", "status": "completed"}),
+    ],
+    ids=["truncated", "compacted", "a hosted tool's findings"],
+)
+def test_what_may_shorten_a_context_leaves_it_without_a_floor(
+    first: dict[str, Any], second: dict[str, Any], item: dict[str, Any] | None
+) -> None:
+    story = book(chains=Chains.UNPROVEN)
+    story.core.beliefs.of(KEY).chains = Chains.PROVEN
+    with story:
+        assert second_delta(story, first, second, item).floor_tokens is None
+
+
+def second_delta(
+    story: Playbook,
+    first: dict[str, Any] | None = None,
+    second: dict[str, Any] | None = None,
+    item: dict[str, Any] | None = None,
+) -> Stream:
+    """The stream of a delta whose conversation had a delta before, both with usage."""
+    usage: dict[str, Any]
+    history: list[dict[str, Any]] = [user("t1")]
+    for number, members in (("1", first or {}), ("2", first or {}), ("3", second or {})):
+        story >> arrived(f"t{number}", *history, **members)
+        story.take()
+        if number == "1":
+            story >> opened(1)
+            story.take()
+        turn = story.core.turns[TurnId(f"t{number}")]
+        if number == "3":
+            assert turn.stream is not None
+            return turn.stream
+        parent = None if number == "1" else "resp_t1"
+        story >> sent(f"t{number}") >> created(1, "l01", f"resp_t{number}", parent)
+        story.take()
+        output = [*([item] if item and number == "2" else []), assistant(f"t{number}")]
+        for index, each in enumerate(output):
+            story >> frame(1, "response.output_item.done", "l01", output_index=index, item=each)
+        usage = {"input_tokens": 100 * int(number), "output_tokens": 10}
+        usage |= {"output_tokens_details": {"reasoning_tokens": 0}}
+        response = {"id": f"resp_t{number}", "output": output, "usage": usage}
+        story >> frame(1, "response.completed", "l01", response=response)
+        story.take()
+        history += [*output, user(f"more {number}")]
+    raise AssertionError
+
+
+def test_a_probe_whose_connection_the_machine_slept_over_is_sent_again() -> None:
+    with book(chains=Chains.UNPROVEN) as story:
+        started(story, "t1")
+        story >> opened(2) << SendChainProbe(C2, KEY)
+        story >> Slept(4000)
+        story.take()
+        assert story.core.beliefs.chains(KEY) is Chains.PROBING
+        story >> passed(PROBE_AGAIN_S)
+        story.take()
+        assert story.core.beliefs.is_chain_probe_due(KEY, story.now)
 
 
 # ── Where ────────────────────────────────────────────────────────────────────────────────────

@@ -42,6 +42,7 @@ from wsproxy.core.commands import (
 )
 from wsproxy.core.events import (
     ClientLeft,
+    ConnectionAborted,
     ConnectionLost,
     ConnectionOpened,
     DialFailed,
@@ -171,8 +172,20 @@ class Story(RuleBasedStateMachine):
     # ── Performing ───────────────────────────────────────────────────────────────────────────
 
     def tell(self, event: Event) -> None:
-        for command in self.core.handle(event, self.now):
+        commands = self.core.handle(event, self.now)
+        links = dict(self.links)
+        for command in commands:
             self.perform(command)
+        for command in commands:
+            if isinstance(command, AbortConnection):
+                self.aborted(command.connection, links[command.connection])
+
+    def aborted(self, id_: ConnectionId, link: Link) -> None:
+        """A frame that was on its way out has left all the same; those behind it have not."""
+        begun, *unsent = [frame.turn for frame in link.frames if not frame.has_left] or [None]
+        if begun is not None:
+            self.turns[begun].may_have_run = True
+        self.tell(ConnectionAborted(id_, unsent))
 
     def perform(self, command: Command) -> None:
         match command:

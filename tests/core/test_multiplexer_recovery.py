@@ -502,3 +502,43 @@ def test_a_second_refusal_of_a_connection_sends_the_turn_over_https() -> None:
 def test_a_refused_message_is_judged_even_if_the_connection_is_unknown() -> None:
     with book() as story:
         story >> MessageRefused(ConnectionId(9), Fault.INVALID_EVENT, "")
+
+
+# ── A connection that we drop ────────────────────────────────────────────────────────────────
+
+
+def cuts(story: Playbook, fault: Fault) -> None:
+    """One read brings what connection 1 is dropped for, while t1 is ADMITTED on it."""
+    story >> OTHERS[fault](story, story.core.turns[T1].lane)
+
+
+@pytest.mark.parametrize("fault", [Fault.INVALID_EVENT, Fault.UNATTRIBUTABLE_EVENT])
+def test_a_frame_of_which_something_may_have_left_is_not_sent_again_after_a_cut(
+    fault: Fault,
+) -> None:
+    with stage(Phase.ADMITTED, "sibling") as story:
+        story.begun.add(T1)
+        cuts(story, fault)
+        check(story, verdict(fault, Phase.SENT), Phase.SENT)
+        assert T1 not in story.core.turns
+
+
+@pytest.mark.parametrize("fault", [Fault.INVALID_EVENT, Fault.UNATTRIBUTABLE_EVENT])
+def test_a_frame_of_which_nothing_left_is_sent_again_after_a_cut(fault: Fault) -> None:
+    story = stage(Phase.ADMITTED, "sibling")
+    cuts(story, fault)
+    check(story, verdict(fault, Phase.ADMITTED), Phase.ADMITTED)
+
+
+def test_a_turn_whose_frame_may_have_left_at_the_end_of_a_drain_is_not_called_unsent() -> None:
+    with stage(Phase.ADMITTED, "") as story:
+        story.begun.add(T1)
+        story >> DrainBegun(story.now)
+        held = frozenset({Condition.DEADLINE_PASSED})
+        check(story, verdict(Fault.DRAINING, Phase.SENT, held), Phase.SENT)
+
+
+def test_at_the_end_of_a_connections_life_a_frame_in_its_buffers_may_have_left() -> None:
+    with stage(Phase.ADMITTED, "") as story:
+        story >> Slept(4000)
+        check(story, verdict(Fault.FIRST_EVENT_TIMEOUT, Phase.SENT), Phase.SENT)

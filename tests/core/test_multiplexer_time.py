@@ -405,7 +405,7 @@ def test_at_the_deadline_each_turn_is_told_how_far_it_got() -> None:
         story >> passed(1) << AbortConnection(C1)
         story << BreakTurn(TurnId("started"), "proxy_draining", ANY)
         story << RefuseTurn(TurnId("sent"), 503, "upstream_outcome_unknown", ANY, True)
-        for turn in ("unsent", "queued"):
+        for turn in ("queued", "unsent"):
             story << RefuseTurn(TurnId(turn), 503, "proxy_draining", ANY, False, 1, True)
 
 

@@ -203,16 +203,27 @@ def test_the_tripwire(named: str | None, is_lost: bool) -> None:
     assert isinstance(found, ContextLost) is is_lost
 
 
-@pytest.mark.parametrize("expects", [True, False], ids=["named before", "never named"])
-@pytest.mark.parametrize("response", [{"id": "r", "previous_response_id": None}, {"id": "r"}])
-def test_naming_no_parent_is_a_loss_only_where_parents_were_named_before(
-    response: dict[str, Any], expects: bool
+NONE = {"id": "r", "previous_response_id": None}
+
+
+@pytest.mark.parametrize(
+    ("type_", "response", "expects", "kind"),
+    [
+        ("response.created", NONE, True, ContextLost),
+        ("response.created", NONE, False, TurnStarted),
+        ("response.created", {"id": "r"}, True, TurnStarted),
+        ("response.failed", NONE, True, TurnEnded),
+        ("response.failed", {"id": "r"}, True, TurnEnded),
+    ],
+    ids=["denied", "never named", "not said", "a failure denies", "a failure says nothing"],
+)
+def test_to_deny_the_parent_is_a_loss_only_at_a_beginning_and_where_they_were_named(
+    type_: str, response: dict[str, Any], expects: bool, kind: type[object]
 ) -> None:
     it = Relay(C1)
     begun = Stream(T1, is_streaming=True, parent="p", restored=b"null", expects_parent=expects)
     it.add(LaneName("l01"), begun, is_default=False)
-    found = it.receive(payload("response.created", response=response), 1.0)
-    assert isinstance(found, ContextLost if expects else TurnStarted)
+    assert isinstance(it.receive(payload(type_, response=response), 1.0), kind)
 
 
 def test_a_parent_once_named_need_not_be_named_in_every_event() -> None:

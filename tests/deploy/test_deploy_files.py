@@ -129,9 +129,10 @@ def test_agent_and_proxy_share_loopback_and_settings_exist(name: str) -> None:
         ("compose.yaml", ["network_mode: service:wsproxy", "read_only: true", "mem_limit: 2g"]),
         ("compose.yaml", ["stop_grace_period: 150s", "cap_drop: [ALL]"]),
         ("kubernetes-sidecar.yaml", ["restartPolicy: Always", "readOnlyRootFilesystem: true"]),
+        ("kubernetes-sidecar.yaml", ["enableServiceLinks: false"]),
         ("kubernetes-sidecar.yaml", ["terminationGracePeriodSeconds: 150", f"command: {HEALTH}"]),
     ],
-    ids=["compose", "compose stop", "kubernetes", "kubernetes stop"],
+    ids=["compose", "compose stop", "kubernetes", "kubernetes links", "kubernetes stop"],
 )
 def test_containers_are_bounded_and_given_time_to_drain(name: str, lines: list[str]) -> None:
     found = {line.strip() for line in text(name).splitlines()}

@@ -56,8 +56,9 @@ class DoomedLink:
     def close(self, code: int, reason: str = "") -> None:
         """Nobody hears it."""
 
-    def abort(self) -> None:
+    def abort(self) -> Sequence[int]:
         """It is over anyway."""
+        return ()
 
 
 class DoomedDialer:

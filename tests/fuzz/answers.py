@@ -86,9 +86,10 @@ class OpenLink:
         """See `ports.Link`; the driver has forgotten the link, so the end is not told."""
         self.is_over = True
 
-    def abort(self) -> None:
+    def abort(self) -> Sequence[int]:
         """See `ports.Link`."""
         self.is_over = True
+        return ()
 
     def lose(self) -> None:
         """The connection is reset."""

@@ -54,9 +54,9 @@ class Serving:
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[Serving]:
+def serving(folder: Path, first: str = FIRST) -> Iterator[Serving]:
     path = folder / "wsproxy.toml"
-    path.write_text(FIRST)
+    path.write_text(first)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
         told.bind(str(folder / "notify"))
         told.settimeout(PATIENCE_S)
@@ -128,6 +128,49 @@ def test_a_token_is_read_again_though_its_files_name_is_the_same(tmp_path: Path)
         assert ask(port, f"127.0.0.1:{port}", f"/t/{secret('a')}/_wsproxy/readyz") == 401
         assert ask(port, f"127.0.0.1:{port}", f"/t/{secret('b')}/_wsproxy/readyz") == 200
         asyncio.run(WATCH.look_at_child(f"http://127.0.0.1:{port}/t/{secret('b')}/v1"))
+
+
+def test_the_base_url_that_is_told_works_once_the_token_stands_in_it(tmp_path: Path) -> None:
+    token = WATCH.plant(tmp_path / "token", secret("told"))
+    with serving(tmp_path, f'{FIRST}token_file = "{token}"\n') as daemon:
+        _, status = daemon.next_state()
+        told = status.removeprefix("STATUS=serving ")
+        port = int(told.split(":")[2].split("/")[0])
+        assert told == f"http://127.0.0.1:{port}/t/TOKEN/v1"
+        assert daemon.process.stdout is not None
+        assert daemon.process.stdout.readline() == f"wsproxy: ready; base URL {told}\n"
+        assert daemon.until_logged("daemon.ready")["base_url"] == told
+        path = told.partition(f":{port}")[2].replace("TOKEN", secret("told"))
+        host = f"127.0.0.1:{port}"
+        assert ask(port, host, path.replace("/v1", "/_wsproxy/readyz")) == 200
+        assert ask(port, host) == 401
+        asyncio.run(WATCH.look_at_child(f"http://{host}{path}"))
+
+
+@pytest.mark.parametrize(
+    ("more", "name", "warning"),
+    [("", "HOST", "host_not_allowed"), ("allowed_hosts = ['proxy.lan']\n", "proxy.lan", None)],
+    ids=["no name", "a name"],
+)
+def test_who_listens_to_other_machines_is_told_once_when_no_name_of_theirs_is_answered(
+    tmp_path: Path, more: str, name: str, warning: str | None
+) -> None:
+    token = WATCH.plant(tmp_path / "token", secret("remote"))
+    remote = f'listen = ["0.0.0.0:0"]\nallow_remote = true\ntoken_file = "{token}"\n'
+    with serving(tmp_path, remote + more) as daemon:
+        told = daemon.next_state()[1].removeprefix("STATUS=serving ")
+        port = int(told.split(":")[2].split("/")[0])
+        assert told == f"http://{name}:{port}/t/TOKEN/v1"
+        path = f"/t/{secret('remote')}/_wsproxy/readyz"
+        assert ask(port, f"proxy.lan:{port}", path) == (403 if warning else 200)
+        asyncio.run(WATCH.look_at_child(f"http://127.0.0.1:{port}/t/{secret('remote')}/v1"))
+        daemon.process.terminate()
+        lines = [
+            json.loads(line)
+            for line in daemon.process.communicate(timeout=PATIENCE_S)[1].splitlines()
+        ]
+        codes = [line["code"] for line in lines if line["event"] == "daemon.left_nameless"]
+        assert codes == ([warning] if warning else [])
 
 
 def test_only_what_changed_and_cannot_change_is_named() -> None:

@@ -275,9 +275,11 @@ async def test_an_upstream_that_ignores_parents_gets_every_turn_in_full(
 
 
 async def test_an_upstream_that_stops_naming_parents_gets_no_second_delta(start: Start) -> None:
-    scene = await start(Rules(chain_turns=2, chain_loss="silent_null"), continuation="on")
+    scene = await start(Rules(chain_turns=2, chain_loss="silent_null"))
     items = [user("one")]
-    answers = [await talk(scene, items) for _ in range(2)]
+    answers = [await talk(scene, items)]
+    await scene.chains_told()
+    answers.append(await talk(scene, items))
     lost = await scene.turn([*items, user("and?")])
     after = [await talk(scene, items) for _ in range(2)]
 

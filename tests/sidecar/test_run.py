@@ -174,6 +174,20 @@ def test_signal_handlers_are_given_back() -> None:
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+def test_what_was_to_be_ignored_the_child_ignores_as_well(upstream: str) -> None:
+    command = [*RUN, "--upstream", upstream, "--", "sh", "-c", "kill -HUP $$; echo survived"]
+    ran = subprocess.run(
+        ["sh", "-c", 'trap "" HUP; exec "$@"', "nohup", *command],
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert (ran.returncode, ran.stdout) == (0, "survived\n"), ran.stderr
+
+
 def test_a_command_is_told_that_it_gets_a_free_port(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "--help"]) == 0
     shown = capsys.readouterr().out

@@ -1,12 +1,14 @@
 """A WebSocket without a socket: `ports.Dialer` and `ports.Link` over virtual time.
 
 As the real one promises: `link_sent` comes before any message that came after it and before
-`link_lost`; after `abort` nothing comes; what has not wholly left is in `unsent`.
+`link_lost`; after `abort` nothing comes; what has not wholly left is in `unsent`. A frame that is
+on its way out when the link is dropped leaves now and then all the same, and is in no proof.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -112,10 +114,17 @@ class FakeLink:
             wait = CLOSE_TIMEOUT_S if self.is_frozen else self._dice.choice((0.0, 0.05))
             self.after(wait, self.die, Fault.CLOSED_NORMALLY, "closed by us")
 
-    def abort(self) -> None:
-        """See `ports.Link`."""
+    def abort(self) -> Sequence[int]:
+        """See `ports.Link`. What is on its way out may leave all the same."""
+        is_begun = self._outbox_timer is not None or self._is_blocked
+        begun, unsent = self._outbox[:is_begun], self._outbox[is_begun:]
+        for payload, _ in begun:
+            may_leave = self.session is not None and not (self._is_blocked or self.is_frozen)
+            if may_leave and self._dice.random() < 0.5:
+                self.session.receive(payload)
         self.ledger.note("abort", self.connection)
         self._over()
+        return [ticket for _, ticket in unsent]
 
     def _judge_age(self) -> None:
         age_s = self.loop.time() - self.session.opened_at if self.session is not None else 0.0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+
 import pytest
 
 from tests.canary import SECRET
@@ -72,6 +74,40 @@ def test_no_proxy_excepts_addresses_and_networks(
 ) -> None:
     found = choose_proxy(f"wss://{host}/", "env", {**BOTH, "no_proxy": no_proxy})
     assert (found is None) is is_excepted
+
+
+@pytest.mark.parametrize(
+    ("name", "proxy", "problem"),
+    [
+        ("HTTPS_PROXY", "socks5://host:1080", "a proxy of scheme socks5 is not supported"),
+        ("https_proxy", "SOCKS5H://host", "a proxy of scheme socks5h is not supported"),
+        ("HTTPS_PROXY", "ws://host", "a proxy of scheme ws is not supported"),
+        ("HTTPS_PROXY", "http://host:abc", "the URL of the proxy cannot be read"),
+        ("HTTPS_PROXY", "[::1", "the URL of the proxy cannot be read"),
+    ],
+)
+def test_a_variable_that_names_no_http_proxy_is_told_with_what_to_do(
+    name: str, proxy: str, problem: str
+) -> None:
+    with pytest.raises(ProxyError) as raised:
+        choose_proxy(URL, "env", {name: proxy, "no_proxy": "example.org"})
+    assert raised.value.problem == f"environment {name}: {problem}"
+    assert "add api.example.com to no_proxy" in raised.value.advice
+    assert choose_proxy(URL, "env", {name: proxy, "NO_PROXY": "api.example.com"}) is None
+
+
+def test_a_setting_that_names_no_http_proxy_is_called_by_its_name() -> None:
+    with pytest.raises(ProxyError) as raised:
+        choose_proxy(URL, "socks4://host", {})
+    assert raised.value.problem == "upstream_proxy: a proxy of scheme socks4 is not supported"
+    assert '"none"' in raised.value.advice
+
+
+def test_a_password_that_is_no_utf_8_goes_as_it_was_given() -> None:
+    given = b"http://me:p\xff@proxy".decode(errors="surrogateescape")
+    proxy = choose_proxy(URL, "env", {"HTTPS_PROXY": given})
+    assert proxy is not None
+    assert proxy.authorization == b"Basic " + base64.b64encode(b"me:p\xff")
 
 
 @pytest.mark.parametrize(

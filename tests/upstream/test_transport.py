@@ -6,6 +6,7 @@ import asyncio
 import errno
 import random
 import time
+from contextlib import suppress
 
 import pytest
 from wsproto.events import CloseConnection, Ping, TextMessage
@@ -336,6 +337,22 @@ async def test_a_close_that_is_not_answered_ends_after_its_time(
         lost = await noted.until("lost")
     assert lost[1] is Fault.CLOSED_NORMALLY
     assert lost[2] == "while closing: our close frame was not answered"
+
+
+async def test_an_abort_tells_what_was_not_begun_and_only_that() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.accept()
+        with suppress(ConnectionError):
+            await peer.reader.read()
+
+    async with serving(script) as port:
+        link, noted = await opened(port)
+        link.send(b"left", 1)
+        await noted.until("sent", 1)
+        link.send(b"told to the wire, and not yet told of", 2)
+        link.send(bytes(32 * 2**20), 3)  # more than both kernels take: on its way, not wholly left
+        link.send(b"behind it", 4)
+        assert link.abort() == [4]
 
 
 async def test_nothing_is_told_after_an_abort() -> None:

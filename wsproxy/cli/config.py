@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,10 @@ def show(as_json: bool, **options: Any) -> None:
 @settings_options
 def check(**options: Any) -> None:
     """Say whether the settings are right: exit code 0, or 2 with the first that is wrong."""
+    from wsproxy.upstream.proxy import choose_proxy
+
     loaded = load_settings(options)
+    choose_proxy(loaded.settings.upstream, loaded.settings.upstream_proxy, os.environ)
     changed = sum(source != "default" for source in loaded.sources.values())
     click.echo(f"settings are right: {changed} given, {len(SETTINGS) - changed} by default")
 

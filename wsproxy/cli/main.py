@@ -19,6 +19,7 @@ from typing import Any, Final
 
 import click
 
+from wsproxy.cli.streams import prepare_streams
 from wsproxy.config import SettingsError
 
 EXIT_FAILED: Final = 1
@@ -78,6 +79,7 @@ def wsproxy(ctx: click.Context) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
+    prepare_streams()
     try:
         ended: Any = wsproxy.main(arguments, prog_name="wsproxy", standalone_mode=False)
     except SettingsError as error:

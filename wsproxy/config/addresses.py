@@ -104,12 +104,18 @@ class ProxyUrl(Kind[str]):
     def expected(self) -> str:
         return '"env" (HTTPS_PROXY, NO_PROXY), "none", or the URL of an HTTP proxy'
 
+    @property
+    def advice(self) -> str:
+        return "name a proxy as http://HOST:PORT"
+
     def parse(self, value: object) -> str:
         if value in ("env", "none"):
             return str(value)
         if not isinstance(value, str):
             raise self.refuse(value)
         url = _split_url(value, self)
+        if url.scheme and url.scheme not in DEFAULT_PORTS:
+            raise ValueError(f"a proxy of scheme {url.scheme} is not supported")
         if url.scheme not in DEFAULT_PORTS or url.path not in ("", "/") or url.query:
             raise self.refuse(value)
         return f"{url.scheme}://{_authority(url, url.scheme)}"

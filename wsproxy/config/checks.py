@@ -65,16 +65,26 @@ def _check_listen(settings: Settings, source: str) -> None:
         *([] if settings.allow_remote else ["--allow-remote"]),
         *([] if settings.token_file else ["--token-file FILE"]),
     ]
+    # Without it everything would start, and every agent of another machine be refused.
+    names = "" if settings.allowed_hosts else " (with --set allowed_hosts=HOST, as agents name it)"
     raise SettingsError(
         f"{source}: listen: {remote[0]} can be reached from other machines",
-        f"add {' and '.join(missing)}, or listen on 127.0.0.1",
+        f"add {' and '.join(missing)}{names}, or listen on 127.0.0.1",
     )
 
 
 def _check_authorities(path: Path, source: str) -> None:
+    import ssl  # only for those who set it: it takes a while
+
     try:
         with path.open("rb") as file:
             file.read(1)
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+    except ssl.SSLError:
+        raise SettingsError(
+            f"{source}: upstream_ca_file: there is no certificate in {path}",
+            "name a PEM file, with -----BEGIN CERTIFICATE----- in it",
+        ) from None
     except OSError as error:
         raise SettingsError(
             f"{source}: upstream_ca_file: cannot read {path}: {error.strerror}",

@@ -8,12 +8,13 @@ and where it stands.
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Generic, TypeVar
+
+from wsproxy.config.home import home_path
 
 T = TypeVar("T")
 
@@ -46,6 +47,11 @@ class Kind(Generic[T]):
     def choices(self) -> Sequence[str]:
         """The words that are allowed, where it is a closed list."""
         return ()
+
+    @property
+    def advice(self) -> str:
+        """What to do about a wrong value, where what was expected does not tell it."""
+        return ""
 
     def parse(self, value: object) -> T:
         raise NotImplementedError
@@ -218,11 +224,6 @@ class HeaderNames(Words):
         if isinstance(word, str) and TOKEN.fullmatch(word.lower()) and word != "*":
             return word.lower()
         raise self.refuse(word)
-
-
-def home_path(text: str) -> Path:
-    """The path with a leading `~` replaced; as it is where nobody has that name."""
-    return Path(os.path.expanduser(text))  # Path.expanduser raises there
 
 
 def brief(value: object) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -11,7 +12,8 @@ from typing import Any, Final
 
 from wsproxy.config.checks import check_together
 from wsproxy.config.errors import SettingsError
-from wsproxy.config.kinds import brief, home_path
+from wsproxy.config.home import home_path
+from wsproxy.config.kinds import brief
 from wsproxy.config.settings import SETTINGS, Settings
 from wsproxy.config.toml import Entry, read_entries
 
@@ -19,6 +21,15 @@ PREFIX: Final = "WSPROXY_"
 FILE_VARIABLE: Final = "WSPROXY_CONFIG"  # names the TOML file where --config is not given
 #: Names that a TOML table makes and that are written shorter elsewhere.
 ALIASES: Final = {"upstream_url": "upstream"}
+#: What a Kubernetes Service named wsproxy adds to each pod of its namespace (its documentation:
+#: Service, "Environment variables"): nobody wrote them, so they are nobody's mistake.
+SERVICE_LINK: Final = re.compile(
+    r"WSPROXY_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?"
+    r"|PORT_[0-9]+_(TCP|UDP|SCTP)(_PROTO|_PORT|_ADDR)?)"
+)
+#: And under a name that a person might write too, its URL; a person would write a number.
+LINK_VARIABLE: Final = "WSPROXY_PORT"
+LINK_SCHEMES: Final = ("tcp://", "udp://", "sctp://")
 #: What TOML puts around a text or a list, and a flag or an environment variable does not.
 MARKS: Final = (
     ('"', '"', "leave the quotes out"),
@@ -107,11 +118,19 @@ def _variables(environment: Mapping[str, str]) -> Iterator[tuple[str, str, str]]
         if not variable.startswith(PREFIX) or variable == FILE_VARIABLE:
             continue
         if variable not in by_variable:
+            if _is_service_link(variable, text):
+                continue
             advice = _suggest(variable, [*by_variable, FILE_VARIABLE])
             shown = ascii(variable)[1:-1]
             raise SettingsError(f"environment {shown}: there is no such setting", advice)
         if text:
             yield by_variable[variable], text, f"environment {variable}"
+
+
+def _is_service_link(variable: str, text: str) -> bool:
+    if variable == LINK_VARIABLE:
+        return text.startswith(LINK_SCHEMES)
+    return SERVICE_LINK.fullmatch(variable) is not None
 
 
 def _flat(entry: Entry) -> str:
@@ -140,7 +159,7 @@ def _read(name: str, value: object, where: str, *, is_text: bool) -> Any:
     try:
         return kind.parse_text(str(value)) if is_text else kind.parse(value)
     except ValueError as error:
-        advice = _suggest(str(value), kind.choices) if kind.choices else ""
+        advice = _suggest(str(value), kind.choices) if kind.choices else kind.advice
         raise SettingsError(f"{where}: {name}: {error}", advice) from None
 
 

@@ -257,7 +257,7 @@ class Settings:
     allow_remote: bool = setting(
         False,
         Switch(),
-        "Allow listening beyond this machine; needs `token_file` too.",
+        "Allow listening beyond this machine; needs `token_file` and `allowed_hosts` too.",
         "Whoever reaches the port can spend on the keys that pass it.",
         flag="--allow-remote",
         heading="Who may come in",
@@ -273,7 +273,8 @@ class Settings:
         (),
         Words(),
         "Further values of the Host header to answer to, as `name` or `name:port`.",
-        "Against DNS rebinding only 127.0.0.1, localhost and [::1] are answered otherwise.",
+        "Against DNS rebinding only 127.0.0.1, localhost and [::1] are answered otherwise; "
+        "all else, this machine's own addresses too, is told 403 host_not_allowed.",
     )
     allowed_origins: tuple[str, ...] = setting(
         (),

@@ -34,9 +34,12 @@ def candidates(settings: Settings) -> list[str]:
 
 def from_url(url: str) -> str:
     """The daemon behind a URL as people write it: an agent's base URL will do."""
-    parts = urlsplit(url if "://" in url else f"http://{url}")
-    if parts.scheme != "http" or not parts.hostname:
-        raise AskError(f"{url} is no address of a wsproxy", "write http://HOST:PORT")
+    try:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        if parts.scheme != "http" or not parts.hostname or parts.port == 0:
+            raise ValueError
+    except ValueError:
+        raise AskError(f"{url} is no address of a wsproxy", "write http://HOST:PORT") from None
     return f"http://{parts.netloc}{_token_prefix(parts)}"
 
 
@@ -58,7 +61,7 @@ def ask(urls: Sequence[str], page: str, timeout_s: float = TIMEOUT_S) -> tuple[i
     for url in urls:
         try:
             return _get(urlsplit(url), page, timeout_s)
-        except (OSError, http.client.HTTPException):
+        except (OSError, http.client.HTTPException, UnicodeError):  # the last: of odd host names
             continue
     where = ", ".join(urlsplit(url).netloc for url in urls)
     raise AskError(f"no wsproxy answers at {where}", "start one: wsproxy serve")

@@ -131,6 +131,17 @@ class ConnectionLost:
 
 
 @dataclass(frozen=True, slots=True)
+class ConnectionAborted:
+    """It was dropped, as the core said; follows each `AbortConnection`, before any other event.
+
+    `unsent`: turns of whose frame not a byte has left, nor ever will.
+    """
+
+    connection: ConnectionId
+    unsent: Sequence[TurnId]
+
+
+@dataclass(frozen=True, slots=True)
 class ClientLeft:
     """The agent closed its connection before the answer's end, or is to be cut (F39, F47)."""
 
@@ -185,6 +196,7 @@ Event = (
     | ContextLost
     | MessageRefused
     | ConnectionLost
+    | ConnectionAborted
     | ClientLeft
     | ProbeAnswered
     | Tick

@@ -17,6 +17,7 @@ from wsproxy.core.conversation.history import Checkpoint, History
 from wsproxy.core.conversation.plan import Route
 from wsproxy.core.events import (
     ClientLeft,
+    ConnectionAborted,
     ConnectionLost,
     ConnectionOpened,
     ContextLost,
@@ -81,7 +82,8 @@ class Multiplexer:
         """Take one event; the caller performs the returned commands in order, at once."""
         self._take(event, now)
         self._upkeep.look(now)
-        self._placing.place_waiting(now)
+        if not isinstance(event, FrameSent):  # which makes no room for anybody
+            self._placing.place_waiting(now)
         self._upkeep.set_alarm()
         return self._board.take_said()
 
@@ -167,6 +169,8 @@ class Multiplexer:
                 self._dialling.failed(event, now)
             case ConnectionLost():
                 self._dialling.lost(event, now)
+            case ConnectionAborted():
+                self._judging.aborted(event, now)
             case ClientLeft():
                 self._judging.client_left(event, now)
             case PongReceived():

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from wsproxy.config import Loaded, Settings, trace_folder
+from wsproxy.config import Loaded, Settings, SettingsError, trace_folder
 from wsproxy.console.asking import AskError, ask, candidates
 from wsproxy.console.words import size
 from wsproxy.doctor.finding import Finding, fail, ok, warn
@@ -53,7 +53,7 @@ def check_proxy(settings: Settings, environment: Mapping[str, str]) -> Finding:
     try:
         proxy = choose_proxy(settings.upstream, settings.upstream_proxy, environment)
     except ProxyError as error:
-        return fail("proxy", str(error), "correct HTTPS_PROXY, or set upstream_proxy")
+        return fail("proxy", error.problem, error.advice)
     if proxy is None:
         return ok("proxy", "none on the way upstream")
     login = " with credentials" if proxy.authorization else ""
@@ -64,7 +64,10 @@ def check_traces(settings: Settings, environment: Mapping[str, str]) -> Finding:
     """Whether the trace folder is ours alone, can be written and has room."""
     if settings.trace == "off":
         return ok("traces", "off")
-    folder = trace_folder(settings, environment)
+    try:
+        folder = trace_folder(settings, environment)
+    except SettingsError as error:
+        return fail("traces", error.problem, error.advice)
     where = folder if folder.exists() else _nearest(folder)
     if not os.access(where, os.W_OK | os.X_OK):
         return fail("traces", f"{where} cannot be written", "name another folder in trace_dir")

@@ -5,7 +5,10 @@ Rules of this file
 1. Nothing is read without a size, an idle deadline and a least rate (threats 11, 12, 14).
 2. A decoder is fed slices so small that one of them cannot burst the bounds by much.
 3. The bytes as they came are kept: over HTTPS they are relayed verbatim.
-4. Bytes are counted before they are kept, and kept once: `BytesIO` grows in place and gives its
+4. Decoding is work for a thread of its own, step by step: neither what came nor what comes of it
+   says how much work lies between. A step ends after so much of either, and none follows when the
+   client has left.
+5. Bytes are counted before they are kept, and kept once: `BytesIO` grows in place and gives its
    bytes away, where joining parts holds them twice.
 """
 
@@ -14,9 +17,11 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from io import BytesIO
-from typing import Final, Protocol
+from itertools import islice
+from typing import Final, NamedTuple, Protocol
 
 import zstandard
 from aiohttp import web
@@ -33,13 +38,21 @@ RATE_GRACE_S: Final = 10.0
 #: JSON of real agents shrinks 5 to 30 times; a bomb 1,000 (deflate) to 30,000 (zstd) times.
 MAX_RATIO: Final = 100
 RATIO_FREE_BYTES: Final = 1_048_576  # below this the ratio proves nothing and costs nothing
-_OFF_LOOP_BYTES: Final = 65_536  # decoding more takes over ~0.5 ms: done in a thread
 #: Sent on in one go; as much as the sockets' buffers take, so that nothing waits.
 PART_BYTES: Final = 131_072
-#: Decoded in one go in that thread, some ms of work; what came of it is counted before the next.
+#: What may come of a step before it ends; it is counted before the next.
 _STEP_BYTES: Final = 1_048_576
+#: What a step may take in: 7 ms of work at worst (deflate blocks that are all tables, no text).
+_STEP_TAKEN_BYTES: Final = 65_536
 _GZIP_WBITS: Final = 31
 _ZSTD_WINDOW_BYTES: Final = 8_388_608  # what RFC 8878 §3.1.1.1.2 asks decoders to support
+#: Members (RFC 1952 §2.2) or frames (RFC 8878 §3.1) of one body: HTTP clients write one, and each
+#: costs a decoder, for 8 bytes of which nothing comes.
+_MAX_MEMBERS: Final = 64
+#: Where steps of decoding run. Not asyncio's own threads: there upstream's frames are compressed,
+#: and they must not wait for what a client sends. One: decoding takes one core at most, and bodies
+#: have their steps in turn. Never closed: the interpreter's end waits for one step at most.
+DECODING: Final = ThreadPoolExecutor(1, thread_name_prefix="wsproxy-decoding")
 
 
 class BodyError(Exception):
@@ -113,8 +126,8 @@ async def read_body(
         if coding is None:
             return Body(raw, raw, None, share)
         parts = _decoded(raw, coding, limits.max_bytes)
-        decoded = await _collected(parts, share, is_small=len(raw) < _OFF_LOOP_BYTES)
-        return Body(raw, decoded, coding, share)
+        step_parts = _STEP_TAKEN_BYTES // _CODINGS[coding].slice_bytes
+        return Body(raw, await collected(parts, share, step_parts), coding, share)
     except NoRoomError as error:
         message = "wsproxy holds as much of request bodies as it may (request_bodies_total_bytes)."
         raise BodyError(503, "proxy_overloaded", message) from error
@@ -137,7 +150,7 @@ def content_coding(request: web.BaseRequest) -> str | None:
     if not layers:
         return None
     coding = {"x-gzip": "gzip"}.get(layers[0], layers[0])
-    if len(layers) > 1 or coding not in _DECODERS:
+    if len(layers) > 1 or coding not in _CODINGS:
         raise BodyError(
             415,
             "unsupported_content_encoding",
@@ -157,43 +170,52 @@ def decode(raw: bytes, coding: str, *, max_bytes: int = MAX_BODY_BYTES) -> bytes
 
 
 def _decoded(raw: bytes, coding: str, max_bytes: int) -> Iterator[bytes]:
+    """What comes of each slice, b"" too: whoever counts parts counts the work."""
+    begin, slice_bytes, max_members = _CODINGS[coding]
     decoded_bytes = consumed = 0
-    make_decoder, slice_bytes = _DECODERS[coding]
-    decoder = make_decoder(raw)
-    while consumed < len(raw):
-        piece = raw[consumed : consumed + slice_bytes]
-        consumed += len(piece)
-        part = _decoded_part(decoder, piece)
-        decoded_bytes += len(part)
-        _check_growth(decoded_bytes, consumed, max_bytes)
-        yield part
-        if decoder.eof:
-            consumed -= len(decoder.unused_data)
-            if consumed == len(raw):
-                return
-            decoder = make_decoder(raw[consumed : consumed + 2])  # a further member or frame
+    for _ in range(max_members):
+        decoder = begin(raw[consumed : consumed + 2])
+        while consumed < len(raw) and not decoder.eof:
+            piece = raw[consumed : consumed + slice_bytes]
+            consumed += len(piece)
+            part = _decoded_part(decoder, piece)
+            decoded_bytes += len(part)
+            _check_growth(decoded_bytes, consumed, max_bytes)
+            yield part
+        if not decoder.eof:
+            break
+        consumed -= len(decoder.unused_data)
+        if consumed == len(raw):
+            return
     raise _corrupt()
 
 
-async def _collected(parts: Iterator[bytes], share: Share, *, is_small: bool) -> bytes:
-    """All parts in one, counted step by step: nobody knows before how much they will be."""
+async def collected(parts: Iterator[bytes], share: Share, step_parts: int) -> bytes:
+    """All parts in one, counted step by step: nobody knows before how much they will be.
+
+    A step takes at most `step_parts` of them. Cancelled, it takes none after the step that runs.
+    """
     whole = BytesIO()
+    loop = asyncio.get_running_loop()
     while True:
-        step = _step(parts) if is_small else await asyncio.to_thread(_step, parts)
-        if not step:
+        step = await loop.run_in_executor(DECODING, _step, parts, step_parts)
+        size = sum(map(len, step))
+        share.take(size)
+        whole.writelines(step)
+        if len(step) < step_parts and size < _STEP_BYTES:
             return whole.getvalue()
-        share.take(len(step))
-        whole.write(step)
 
 
-def _step(parts: Iterator[bytes]) -> bytes:
-    """The next part or parts, `_STEP_BYTES` and what the last of them has beyond; b"": no more."""
-    step = BytesIO()
-    for part in parts:
-        step.write(part)
-        if step.tell() >= _STEP_BYTES:
+def _step(parts: Iterator[bytes], step_parts: int) -> list[bytes]:
+    """The next parts, until they have `_STEP_BYTES` or are so many; else they were the last."""
+    step: list[bytes] = []
+    size = 0
+    for part in islice(parts, step_parts):
+        step.append(part)
+        size += len(part)
+        if size >= _STEP_BYTES:
             break
-    return step.getvalue()
+    return step
 
 
 class _Decoder(Protocol):
@@ -220,12 +242,18 @@ def _zstd(_start: bytes) -> _Decoder:
     return zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_BYTES).decompressobj()
 
 
-#: How to begin, and a slice whose worst output is 4 to 16 MiB (deflate makes at most 1,032 bytes
-#: of one; zstd a block of 128 KiB of four).
-_DECODERS: Final[dict[str, tuple[Callable[[bytes], _Decoder], int]]] = {
-    "gzip": (_gzip, 4_096),
-    "deflate": (_deflate, 4_096),
-    "zstd": (_zstd, 512),
+class _Coding(NamedTuple):
+    begin: Callable[[bytes], _Decoder]
+    slice_bytes: int
+    max_members: int
+
+
+#: A slice's worst output is 4 to 16 MiB: deflate makes at most 1,032 bytes of one, zstd a block of
+#: 128 KiB of four. Deflate has no members: what is behind its one stream is an error (RFC 1950).
+_CODINGS: Final = {
+    "gzip": _Coding(_gzip, 4_096, _MAX_MEMBERS),
+    "deflate": _Coding(_deflate, 4_096, 1),
+    "zstd": _Coding(_zstd, 512, _MAX_MEMBERS),
 }
 
 

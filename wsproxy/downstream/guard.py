@@ -134,7 +134,7 @@ def retarget(message: RawRequestMessage, raw_target: str) -> RawRequestMessage:
 @lru_cache(maxsize=16)
 def _served_hosts(allowed: frozenset[str], port: int) -> frozenset[str]:
     names = LOOPBACK_NAMES.union(name.lower() for name in allowed)
-    bare = {name for name in names if not _has_port(name)}
+    bare = {name for name in names if not has_port(name)}
     with_our_port = {f"{name}:{port}" for name in bare}
     return (names if port == 80 else names - bare) | with_our_port
 
@@ -148,7 +148,8 @@ def _local_port(request: web.BaseRequest) -> int:
     return int(transport.get_extra_info("sockname")[1]) if transport is not None else 0
 
 
-def _has_port(name: str) -> bool:
+def has_port(name: str) -> bool:
+    """Whether a `Host` value names its port; an IPv6 address stands in brackets."""
     return name.rpartition("]")[2].count(":") == 1
 
 

@@ -4,7 +4,7 @@ Rules of this file
 ------------------
 1. The child stays in our process group: it is the terminal's foreground, as if started alone.
 2. What the terminal sends (Ctrl-C) has reached the child already; only what is sent to us alone
-   is passed on.
+   is passed on. What we were started to ignore (nohup) the child ignores as well.
 3. Its exit code is ours, as a shell would give it: 128 + n after a signal, 126, 127.
 """
 
@@ -72,7 +72,8 @@ class _Passing:
 def _signals_passed_on() -> Iterator[_Passing]:
     passing = _Passing()
     numbers = [getattr(signal, name) for name in _PASSED_ON if hasattr(signal, name)]
-    before = {number: signal.signal(number, passing) for number in numbers}
+    heard = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, passing) for number in heard}
     try:
         yield passing
     finally:

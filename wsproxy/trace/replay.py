@@ -20,6 +20,7 @@ from wsproxy.core.conversation.history import History
 from wsproxy.core.conversation.transcript import Transcript
 from wsproxy.core.events import (
     ClientLeft,
+    ConnectionAborted,
     ConnectionLost,
     ConnectionOpened,
     ContextLost,
@@ -52,6 +53,7 @@ _PLAIN_EVENTS: Final[Mapping[str, type[Any]]] = {
     event.__name__: event
     for event in (
         ClientLeft,
+        ConnectionAborted,
         ConnectionLost,
         ConnectionOpened,
         ContextLost,

@@ -111,6 +111,11 @@ class Outbox:
     def unsent(self) -> list[int]:
         """Tickets whose frame has not wholly left, in order."""
         tickets = [] if self._ticket is None else [self._ticket]
+        return tickets + self.unbegun()
+
+    def unbegun(self) -> list[int]:
+        """Tickets of whose frame nothing was given to the wire, in order."""
+        tickets: list[int] = []
         if self._compressing is not None:
             tickets.append(self._compressing.ticket)
         return tickets + [text.ticket for text in self._texts]

@@ -13,11 +13,14 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from wsproxy.config import SettingsError
+
 _DEFAULT_PORTS: Final = {"ws": 80, "wss": 443, "http": 80, "https": 443}
+_NAME_ANOTHER: Final = "name a proxy as http://HOST:PORT"
 
 
-class ProxyError(Exception):
-    """A proxy setting that cannot be understood; the message never holds its credentials."""
+class ProxyError(SettingsError):
+    """A proxy that cannot be used; the message never holds its credentials."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +64,13 @@ def choose_proxy(url: str, setting: str, environment: Mapping[str, str]) -> Prox
     if setting == "none" or is_loopback(address.host):
         return None
     if setting != "env":
-        return _parse(setting)
-    found = _variable(environment, "https_proxy" if address.is_tls else "http_proxy")
-    if not found or _is_excepted(address, _variable(environment, "no_proxy")):
+        return _parse(setting, "upstream_proxy", f'{_NAME_ANOTHER}, or set it to "none"')
+    name = _variable(environment, "https_proxy" if address.is_tls else "http_proxy")
+    exceptions = _variable(environment, "no_proxy")
+    if not name or _is_excepted(address, environment.get(exceptions, "")):
         return None
-    return _parse(found)
+    advice = f"{_NAME_ANOTHER}, or add {address.host} to {exceptions or 'NO_PROXY'}"
+    return _parse(environment[name], f"environment {name}", advice)
 
 
 def is_loopback(host: str) -> bool:
@@ -79,23 +84,30 @@ def is_loopback(host: str) -> bool:
 
 
 def _variable(environment: Mapping[str, str], name: str) -> str:
-    return environment.get(name) or environment.get(name.upper()) or ""
+    """How that variable is spelled where it says something, else ""."""
+    return next((each for each in (name, name.upper()) if environment.get(each)), "")
 
 
-def _parse(proxy_url: str) -> Proxy:
+def _parse(proxy_url: str, where: str, advice: str) -> Proxy:
     if "://" not in proxy_url:
         proxy_url = f"http://{proxy_url}"
     try:
         url = urlsplit(proxy_url)
-        address = Address.of(url)
+        address = Address.of(url) if url.scheme in ("http", "https") else None
     except ValueError:
-        raise ProxyError("the proxy's URL cannot be read") from None
-    if url.scheme not in ("http", "https"):
-        raise ProxyError(f"a proxy of scheme {url.scheme} is not supported")
+        raise ProxyError(f"{where}: the URL of the proxy cannot be read", advice) from None
+    if address is None:
+        scheme = url.scheme or "unknown"
+        raise ProxyError(f"{where}: a proxy of scheme {scheme} is not supported", advice)
+    return Proxy(address, _authorization(url))
+
+
+def _authorization(url: SplitResult) -> bytes | None:
     if url.username is None:
-        return Proxy(address)
+        return None
     login = f"{unquote(url.username)}:{unquote(url.password or '')}"
-    return Proxy(address, b"Basic " + base64.b64encode(login.encode()))
+    # What is no UTF-8 in the environment was escaped by Python, and goes as it was given.
+    return b"Basic " + base64.b64encode(login.encode(errors="surrogateescape"))
 
 
 def _is_excepted(address: Address, no_proxy: str) -> bool:

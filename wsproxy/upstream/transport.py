@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+from collections.abc import Sequence
 from enum import Enum, auto
 from typing import Final
 
@@ -85,10 +86,12 @@ class WebSocketLink(asyncio.Protocol):
             self._outbox.put_control(self._websocket.close(code, reason))
             self._timer = self._loop.call_later(CLOSE_TIMEOUT_S, self._close_unanswered)
 
-    def abort(self) -> None:
-        """Drop the connection, or stop dialling; no event follows."""
+    def abort(self) -> Sequence[int]:
+        """Drop the connection, or stop dialling; no event follows. See `Link.abort`."""
         self._state = _State.OVER
+        self._outbox.stop()
         self._drop()
+        return self._outbox.unbegun()
 
     # ---- The dialer's side -----------------------------------------------------------------------
 

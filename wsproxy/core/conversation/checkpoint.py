@@ -21,8 +21,9 @@ HELD_BYTES: Final = 33  # what Python adds to each bytes object
 FIELD_BYTES: Final = 60
 CALL_BYTES: Final = 200
 
-#: A model need not read these again: the context may become shorter by them.
-_SHRINKING: Final = frozenset({"reasoning", "compaction"})
+#: What a model reads again, whole, in each turn. Reasoning and what compaction replaced it need
+#: not; of what hosted tools brought, most was read once, inside the turn that called them.
+_LASTING: Final = frozenset({"message", "function_call", "custom_tool_call"})
 
 
 @dataclass(slots=True, eq=False)
@@ -51,7 +52,7 @@ class Track:
         for held in self.held[known:]:
             if held is not None:
                 self.held_bytes += HELD_BYTES + len(held)
-                self.can_shrink = self.can_shrink or held_type(held) in _SHRINKING
+                self.can_shrink = self.can_shrink or held_type(held) not in _LASTING
 
     @property
     def size_bytes(self) -> int:

@@ -239,7 +239,8 @@ class History:
             home=home,
             conversation=self._conversation(key, parent, reading.links[:LINK_BYTES]),
         )
-        checkpoint.floor_tokens = _floor(tokens, checkpoint.track)
+        if _SHORTENING.isdisjoint(fields):
+            checkpoint.floor_tokens = _floor(tokens, checkpoint.track)
         self._name_aliases(checkpoint, outputs)
         self._keep(checkpoint, now)
         return checkpoint
@@ -367,6 +368,10 @@ def _linked(chain: bytes, identity: Digest) -> bytes:
 def _alias(key: PoolKey, name: bytes) -> bytes:
     """Another name of an item, as one pool key knows it."""
     return sha(key, name)
+
+
+#: Members of a body by which upstream may be told to shorten what it reads.
+_SHORTENING: Final = frozenset({"truncation", "context_management"})
 
 
 def _floor(tokens: tuple[int, int] | None, track: Track) -> int | None:

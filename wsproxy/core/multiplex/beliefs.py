@@ -176,8 +176,13 @@ class Beliefs:
         if self._chains is not Chains.UNPROVEN or self._has_lost_context:
             return False
         belief = self.of(key)
-        is_open_question = belief.chains in (Chains.UNPROVEN, Chains.REFUTED)
-        return is_open_question and now >= belief.chains_probe_at
+        return belief.chains is not Chains.PROVEN and now >= belief.chains_probe_at
+
+    def chains_asked(self, key: PoolKey, now: float) -> None:
+        """A probe is on its way; one whose connection is closed under it (a machine that slept)
+        brings nothing, and is sent again."""
+        belief = self.of(key)
+        belief.chains, belief.chains_probe_at = Chains.PROBING, now + PROBE_AGAIN_S
 
     def chains_probed(self, key: PoolKey, looks_up_ids: bool | None, now: float) -> Chains:
         """What a probe told; None: nothing in time. Returns what is believed now."""

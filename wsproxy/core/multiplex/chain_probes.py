@@ -6,7 +6,6 @@ from wsproxy.core.commands import Note, SendChainProbe
 from wsproxy.core.events import ProbeAnswered
 from wsproxy.core.ids import ConnectionId, PoolKey, SessionName
 from wsproxy.core.multiplex.alarms import Kind
-from wsproxy.core.multiplex.beliefs import Chains
 from wsproxy.core.multiplex.board import Board
 from wsproxy.core.multiplex.connection import Connection
 
@@ -26,7 +25,7 @@ class ChainProbes:
         if is_full or now < board.pace.dial_from(key, now):
             return
         if any(connection.is_open for connection in board.pool.of_key(key)):
-            board.beliefs.of(key).chains = Chains.PROBING
+            board.beliefs.chains_asked(key, now)
             board.open(key, SessionName(b""), now, is_chain_probe=True)
 
     def opened(self, connection: Connection, now: float) -> None:

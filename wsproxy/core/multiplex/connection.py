@@ -60,6 +60,7 @@ class Connection:
         "has_ponged",
         "id",
         "idle_since",
+        "in_flight",
         "is_chain_probe",
         "key",
         "lanes",
@@ -94,6 +95,7 @@ class Connection:
         self.limits = limits
         self.lanes_belief = belief
         self.lanes: dict[LaneName, Lane] = {}
+        self.in_flight = 0  # turns that upstream works on for us; abandoned ones hold a slot too
         self.is_chain_probe = is_chain_probe
         self.dialled_at = now
         self.opened_at = now
@@ -116,11 +118,6 @@ class Connection:
     # ── Predicates ───────────────────────────────────────────────────────────────────────────
 
     @property
-    def in_flight(self) -> int:
-        """Turns that upstream works on for us, abandoned ones included: they hold a slot."""
-        return sum(not lane.is_idle for lane in self.lanes.values())
-
-    @property
     def is_open(self) -> bool:
         """Whether it takes turns at all."""
         return self.state is State.OPEN
@@ -128,7 +125,7 @@ class Connection:
     @property
     def is_idle(self) -> bool:
         """Whether closing it would cut nothing."""
-        return all(lane.is_idle for lane in self.lanes.values())
+        return self.in_flight == 0
 
     @property
     def is_live(self) -> bool:
@@ -222,6 +219,7 @@ class Connection:
         if lane is None:
             lane = self.lanes[lane_name] = Lane(lane_name, now)
         lane.take(turn, now)
+        self.in_flight += 1
         return lane
 
     def settle(
@@ -231,6 +229,7 @@ class Connection:
         lane = self._lane_of(turn)
         if lane is not None:
             lane.settle(warm, response_id, now)
+            self.in_flight -= 1
         if self.is_idle:
             self.idle_since = now
 

@@ -4,8 +4,8 @@ Rules of this file
 ------------------
 1. What is sent again, and what a client is told, is read from `recovery.py`; nothing is decided
    here but the facts that a cell may turn on.
-2. A frame that was handed to a living connection may still leave: such a turn is not taken back
-   (nor told anything) before that connection is gone.
+2. A frame that was handed to a connection may leave as long as that lives, or while it is being
+   dropped: such a turn is not taken back (nor told anything) before it is proven that it did not.
 """
 
 from __future__ import annotations
@@ -17,7 +17,13 @@ from wsproxy.core.api import errors
 from wsproxy.core.api.errors import UpstreamError, upstream_error
 from wsproxy.core.commands import BreakTurn, Note, RefuseTurn, RelayError
 from wsproxy.core.conversation.plan import Continuation, Route, Why
-from wsproxy.core.events import ClientLeft, ContextLost, ErrorReceived, MessageRefused
+from wsproxy.core.events import (
+    ClientLeft,
+    ConnectionAborted,
+    ContextLost,
+    ErrorReceived,
+    MessageRefused,
+)
 from wsproxy.core.ids import TurnId
 from wsproxy.core.multiplex import recovery
 from wsproxy.core.multiplex.board import Board
@@ -40,7 +46,6 @@ from wsproxy.core.multiplex.turn import Turn
 MAX_DETAIL_CHARS: Final = 200
 #: The deadline that a turn has missed when its connection's life is over.
 _OVERDUE: Final = {
-    Phase.ADMITTED: Fault.PATH_DEAD,
     Phase.SENT: Fault.FIRST_EVENT_TIMEOUT,
     Phase.STARTED: Fault.IDLE_TIMEOUT,
 }
@@ -135,33 +140,62 @@ class Judging:
         sole = _only_sent(turns, connection, fault)
         is_gone = connection.state is State.CLOSED
         for turn in turns:
-            if turn.phase is Phase.ADMITTED and not is_gone:
+            if turn.phase is Phase.ADMITTED and (turn.cut_by is not None or not is_gone):
                 continue  # rule 2
             facts = {Condition.SOLE_SENT_TURN} if turn is sole else set()
-            is_spent = turn.is_spent if turn.phase is Phase.ADMITTED else turn.was_refused
-            if is_spent:
-                facts.add(Condition.RETRIES_SPENT)
-            met = _as_met(fault, turn.phase)
-            found = verdict(met, turn.phase, frozenset(facts))
-            self._apply(turn, met, found, detail, now, error)
+            self._meets(turn, fault, facts, detail, now, error)
+
+    def _meets(
+        self,
+        turn: Turn,
+        fault: Fault,
+        facts: set[Condition],
+        detail: str,
+        now: float,
+        error: UpstreamError | None = None,
+    ) -> None:
+        is_spent = turn.is_spent if turn.phase is Phase.ADMITTED else turn.was_refused
+        if is_spent:
+            facts.add(Condition.RETRIES_SPENT)
+        met = _as_met(fault, turn.phase)
+        found = verdict(met, turn.phase, frozenset(facts))
+        self._apply(turn, met, found, detail, now, error)
 
     def cut(self, connection: Connection, fault: Fault, detail: str, now: float) -> None:
         """Drop a connection whose bytes cannot be trusted."""
         self._board.say(Note("connection.cut", None, connection.id, fault.value, detail, True))
+        self._await_proof(connection, fault, detail)
         self._board.abort(connection)
         self.all_on(connection, fault, detail, now)
+
+    def _await_proof(self, connection: Connection, fault: Fault, detail: str) -> None:
+        """Of a connection about to be dropped: what has not left is judged by `aborted`."""
+        for turn in self._board.on(connection):
+            if turn.phase is Phase.ADMITTED:
+                turn.cut_by = fault, detail
+
+    def aborted(self, event: ConnectionAborted, now: float) -> None:
+        """The proof that `cut` has to wait for: what has not left, and what may have."""
+        for turn in list(self._board.turns.values()):
+            if turn.connection != event.connection or turn.cut_by is None:
+                continue
+            if turn.id not in event.unsent:
+                turn.phase = Phase.SENT
+            fault, detail = turn.cut_by
+            facts = {Condition.DEADLINE_PASSED} if fault is Fault.DRAINING else set()
+            self._meets(turn, fault, facts, detail, now)
 
     def outlived(self, connection: Connection, now: float) -> None:
         """The connection's 60 minutes are over, and with them every turn on it."""
         turns = self._board.on(connection)
         self._board.abort(connection)
         for turn in turns:
-            self.late(turn, _OVERDUE[turn.phase], "the connection's life is over", now)
+            self.late(turn, _OVERDUE[_handed(turn)], "the connection's life is over", now)
 
     def late(self, turn: Turn, fault: Fault, detail: str, now: float) -> None:
         """A deadline has passed."""
         facts = {Condition.RETRIES_SPENT} if turn.is_spent else set()
-        self._apply(turn, fault, verdict(fault, turn.phase, frozenset(facts)), detail, now)
+        self._apply(turn, fault, verdict(fault, _handed(turn), frozenset(facts)), detail, now)
 
     def message_refused(self, event: MessageRefused, now: float) -> None:
         """A message that cannot be accepted or attributed (F14, F18, F21, F22)."""
@@ -201,21 +235,20 @@ class Judging:
         turn = self._board.turns.get(event.turn)
         if turn is None:
             return
-        phase = turn.phase
-        if phase is Phase.ADMITTED and turn.connection is not None:
-            phase = Phase.SENT  # rule 2
         facts: Facts = frozenset({Condition.BUFFER_FULL, Condition.LARGEST_BUFFER})
-        self._apply(turn, event.fault, verdict(event.fault, phase, facts), "client left", now)
+        found = verdict(event.fault, _handed(turn), facts)
+        self._apply(turn, event.fault, found, "client left", now)
 
     def drained(self, now: float) -> None:
         """The drain deadline has passed: what runs is cut, and upstream told by the socket."""
+        detail = "wsproxy is shutting down"
         for connection in list(self._board.pool.connections):
             if not connection.is_idle:
+                self._await_proof(connection, Fault.DRAINING, detail)
                 self._board.abort(connection)
-        facts: Facts = frozenset({Condition.DEADLINE_PASSED})
         for turn in list(self._board.turns.values()):
-            found = verdict(Fault.DRAINING, turn.phase, facts)
-            self._apply(turn, Fault.DRAINING, found, "wsproxy is shutting down", now)
+            if turn.cut_by is None:
+                self._meets(turn, Fault.DRAINING, {Condition.DEADLINE_PASSED}, detail, now)
 
     # ── Applying ─────────────────────────────────────────────────────────────────────────────
 
@@ -289,6 +322,13 @@ class Judging:
         connection = self._board.of(turn)
         if connection is not None and not connection.is_live and not connection.is_idle:
             self._board.abort(connection)
+
+
+def _handed(turn: Turn) -> Phase:
+    """How far a turn got for all we can prove (rule 2)."""
+    if turn.phase is Phase.ADMITTED and turn.connection is not None:
+        return Phase.SENT
+    return turn.phase
 
 
 def _only_sent(turns: Sequence[Turn], connection: Connection, fault: Fault) -> Turn | None:

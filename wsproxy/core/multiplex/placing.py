@@ -163,14 +163,16 @@ class Placing:
             return
         checkpoint = use.candidate.checkpoint if use.candidate else None
         parent = checkpoint.response_id if checkpoint else None
+        # Only of an upstream that nobody vouches for more is asked than the contract says (§3).
         finds_out = board.beliefs.finds_out_chains
+        is_same = checkpoint is not None and turn.fields == checkpoint.fields
         stream = Stream(
             turn.id,
             is_streaming=turn.is_streaming,
             parent=parent,
             restored=None if parent is None else b"null",  # ours only where the client named none
-            expects_parent=board.beliefs.of(turn.key).names_parents,
-            floor_tokens=checkpoint.floor_tokens if checkpoint and finds_out else None,
+            expects_parent=finds_out and board.beliefs.of(turn.key).names_parents,
+            floor_tokens=checkpoint.floor_tokens if checkpoint and finds_out and is_same else None,
             now=now,
         )
         turn.placed(use, stream)

@@ -19,6 +19,7 @@ from msgspec import UNSET
 from wsproxy.core.api.canonical import NotStrictError
 from wsproxy.core.api.contents import (
     Usage,
+    echoed_parent,
     is_gapless,
     ordered,
     output_item,
@@ -116,19 +117,22 @@ class Stream:
         self.event_count = 0
         self.upstream_bytes = 0
 
-    def has_lost_context(self, payload: bytes) -> bool:
+    def has_lost_context(self, received: Received) -> bool:
         """The tripwire: upstream continued from another response than the one we named.
 
-        To name none says nothing, unless this upstream is known to name parents; only the first
-        event with a response is asked then, since later ones may be shortened.
+        Not to name one says nothing. To say that there is none (null) where its beginnings named
+        one before says so, too, of an upstream that nobody vouches for (`expects_parent`).
         """
         if self.parent is None:
             return False
+        payload = received.payload
         shown = shows_parent(payload, self.parent)
-        is_first, self.is_parent_asked = not self.is_parent_asked, True
-        if is_first and shown:
+        is_beginning = received.kind is Kind.LIFECYCLE and not self.is_parent_asked
+        self.is_parent_asked = True
+        if is_beginning and shown:
             self.is_parent_shown = True
-        return shown is False or (shown is None and is_first and self.expects_parent)
+        is_denied = is_beginning and self.expects_parent and echoed_parent(payload) is None
+        return shown is False or is_denied
 
     def has_read_too_little(self, tokens: Usage | None) -> bool:
         """The tripwire's second sign: an upstream may name the parent and have forgotten it."""
@@ -299,7 +303,7 @@ class Relay:
             named = response_id(received.payload)
             if self._is_anothers(stream, received, named):
                 return MessageRefused(self.connection, Fault.UNATTRIBUTABLE_EVENT, "not its own")
-            if stream.has_lost_context(received.payload):
+            if stream.has_lost_context(received):
                 return ContextLost(self.connection, stream.turn)
             if kind in _TERMINAL:
                 return self._ends(stream, received, named, is_first)

@@ -16,7 +16,7 @@ from wsproxy.core.conversation.transcript import Transcript
 from wsproxy.core.ids import ConnectionId, Digest, LaneName, PoolKey, SessionName, TurnId
 from wsproxy.core.multiplex.connection import DEFAULT_LANE
 from wsproxy.core.multiplex.pool import Need, Use
-from wsproxy.core.multiplex.recovery import Phase
+from wsproxy.core.multiplex.recovery import Fault, Phase
 from wsproxy.core.multiplex.relay import Stream
 
 #: A turn that could not be written on this many connections goes over HTTPS.
@@ -57,6 +57,7 @@ class Turn:
     stream: Stream | None = None
     conversation: int | None = None  # which one it extends or began, for the trace
     faults: list[str] = field(default_factory=list)
+    cut_by: tuple[Fault, str] | None = None  # while it is asked what had left when we cut
 
     def __repr__(self) -> str:
         where = f" on {self.connection}/{self.lane or 'default'}" if self.connection else ""
@@ -98,3 +99,4 @@ class Turn:
         """It did not run there and may be sent again."""
         self.phase, self.queued_at = Phase.ADMITTED, now
         self.connection, self.parent, self.sent_at, self.stream = None, None, None, None
+        self.cut_by = None
