@@ -55,7 +55,7 @@ class Child:
         """Seconds of processor time of all its threads so far."""
         total = 0
         for task in Path(f"/proc/{self.pid}/task").iterdir():
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended
                 total += int((task / "schedstat").read_text().split()[0])
         return total / 1e9
 

@@ -51,7 +51,7 @@ class Extent:
     def full(cls) -> Extent:
         """Under twenty minutes, peers and agent loops included."""
         return cls(
-            rounds=7,
+            rounds=5,
             relay_s=2.0,
             turns=60,
             size_rounds=3,
