@@ -4,23 +4,21 @@ Rules of this file
 ------------------
 1. Stages of tests use `SECRET` as the key and put `TEXT` into what users say.
 2. Whatever a proxy leaves behind is given to `WATCH.look`; a test that leaks fails at its end.
-3. What children and commands print is heard by itself (`tests/printed.py`), and every file below
-   `tmp_path` is looked at, but for those that the test itself planted (`WATCH.plant`).
+3. What children and commands print and what our errors say is heard by itself
+   (`tests/printed.py`), the log is looked at line by line (`tests/logged.py`), and so is every
+   file below `tmp_path`, but for those that the test itself planted (`WATCH.plant`).
 4. An escaped, quoted or wrapped canary is one too: only its letters and digits are compared.
 
-What is left out says texts of its own, each for a reason:
-- pure functions, which print nothing and of which nothing outlives the test: `core/` without a
-  `Multiplexer`, `core/wire/`, `properties/` but for the oracle, `trace/` of records out of nothing;
-- `core/` with one is told no key, only a digest of it, as in the product;
-- `simulation/`, whose worlds hang on every byte that is said; `bench/` counts calls and sizes;
-- `simulator/` gets the keys: the texts it is told it keeps and shows, that is what it is for;
-- `demo` has its own agent: its children's pages and files are out of a test's reach;
-- `interop/` runs other people's agents by hand, outside of this suite.
+What has none of its own:
+- what knows neither keys nor texts: lanes, alarms, deadlines, tables, records out of nothing;
+- the core below the driver is told no key, only a digest of it, as in the product;
+- the simulator gets the keys: the texts it is told it keeps and shows, that is what it is for.
 """
 
 from __future__ import annotations
 
 import gc
+import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable
@@ -40,6 +38,9 @@ _TEXT_MARK: Final = b"cnry7text"
 SECRET: Final = "sk-cnry7secret-one"
 #: A quote, a line break and a letter beyond ASCII: JSON writes them in several ways.
 TEXT: Final = 'cnry7 "te\nxt\u00eb"'
+
+#: The same as JSON.
+SAID: Final = json.dumps(TEXT).encode()
 
 #: Letters written as numbers; every other escape stands for what is not compared.
 _LETTER: Final = re.compile(rb"(?:\\+(?:u00|x)|%)([2-7][0-9a-fA-F])")
@@ -115,7 +116,7 @@ class Watch:
 
     def look_at_objects(self) -> None:
         """Look at the `repr` of everything of wsproxy's that is alive."""
-        alive = [found for found in gc.get_objects() if _is_ours(type(found))]
+        alive = [found for found in gc.get_objects() if is_ours(type(found))]
         shown = {(type(found).__name__, _repr(found)) for found in alive}
         if _has_canary("\n".join(text for _, text in shown)):  # hardly ever: one look for all
             for name, text in shown:
@@ -144,7 +145,7 @@ class Watch:
 
 
 @cache
-def _is_ours(type_: type) -> bool:
+def is_ours(type_: type) -> bool:
     """Whether a class is the proxy's; of the simulator it is known that it keeps everything."""
     module = str(type_.__module__)
     return module.startswith("wsproxy.") and not module.startswith("wsproxy.simulator")

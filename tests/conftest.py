@@ -4,7 +4,6 @@ of its own, and a canary that may appear in nothing a proxy leaves behind (`test
 from __future__ import annotations
 
 import gc
-import io
 import json
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -15,7 +14,7 @@ import pytest
 from tests import printed
 from tests.canary import SECRET, WATCH
 from tests.journals import replayed
-from wsproxy import logs
+from tests.logged import Watched, use_log
 
 LogLines = Callable[[], list[dict[str, Any]]]
 
@@ -26,21 +25,10 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "prints_texts: its agent prints what it said or was told")
 
 
-class Watched(io.StringIO):
-    """A log in which the canary is looked for; keeps its lines only where a test reads them."""
-
-    def __init__(self, *, keeps_lines: bool) -> None:
-        super().__init__()
-        self._keeps_lines = keeps_lines
-
-    def write(self, text: str) -> int:
-        WATCH.look("the log", text)
-        return super().write(text) if self._keeps_lines else len(text)
-
-
 @pytest.fixture(scope="session", autouse=True)
 def _strict_log() -> None:
-    _use_log(Watched(keeps_lines=False))
+    """For daemons that outlive a test."""
+    use_log(Watched(keeps_lines=False))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -52,7 +40,7 @@ def _few_objects() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """For daemons that outlive a test: the user's traces are left alone, and so is the user's key:
+    """For them, too: the user's traces are left alone, and so is the user's key:
     every child gets the canary. Whatever it prints is heard."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
@@ -68,6 +56,7 @@ def _leaves_no_canary_and_journals_that_replay(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[None]:
     """A state folder a test. What stands in it: no secret, no text, and the core's own story."""
+    use_log(Watched(keeps_lines=False))  # commands that a test ran in here have set up their own
     state = tmp_path_factory.getbasetemp() / "states" / f"{id(request.node):x}"
     monkeypatch.setenv("XDG_STATE_HOME", str(state))
     told = request.getfixturevalue("tmp_path") if "tmp_path" in request.fixturenames else None
@@ -106,10 +95,6 @@ def pytest_runtest_makereport(
 def log_lines() -> Iterator[LogLines]:
     """Gives a function that returns the log lines written so far in this test, parsed."""
     stream = Watched(keeps_lines=True)
-    _use_log(stream)
+    use_log(stream)
     yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
-    _use_log(Watched(keeps_lines=False))
-
-
-def _use_log(stream: Watched) -> None:
-    logs.configure("debug", "json", stream=stream, is_strict=True)
+    use_log(Watched(keeps_lines=False))

@@ -1,4 +1,5 @@
-"""What children and commands print: whatever a test reads of it, the canary's watch hears.
+"""What children and commands print, and what errors say: whatever a test reads of it, the canary's
+watch hears.
 
 Tests read what they read without it; a pipe that is closed unread is heard to its end first.
 """
@@ -13,7 +14,7 @@ from typing import IO, Any, Final
 
 import pytest
 
-from tests.canary import WATCH
+from tests.canary import WATCH, is_ours
 
 #: Linux's pipes hold 64 KiB.
 _PIPE_BYTES: Final = 65_536
@@ -24,6 +25,7 @@ def listen(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(subprocess, "Popen", Child)
     patch.setattr(asyncio.subprocess.SubprocessStreamProtocol, "pipe_data_received", _received)
     patch.setattr(pytest.CaptureFixture, "readouterr", _readouterr)
+    patch.setattr(_Raises, "__exit__", _caught)
 
 
 class Ear(io.FileIO):
@@ -100,6 +102,8 @@ def _with_ear(pipe: IO[Any], where: str) -> IO[Any]:
 
 _pipe_data_received: Final = asyncio.subprocess.SubprocessStreamProtocol.pipe_data_received
 _read: Final = pytest.CaptureFixture.readouterr
+_Raises: Final[Any] = type(pytest.raises(ArithmeticError))
+_catch: Final = _Raises.__exit__
 
 
 def _received(
@@ -114,3 +118,12 @@ def _readouterr(fixture: pytest.CaptureFixture[Any]) -> Any:
     WATCH.hear("stdout", told.out)
     WATCH.hear("stderr", told.err)
     return told
+
+
+def _caught(raises: Any, type_: Any, error: BaseException | None, traceback: Any) -> Any:
+    is_expected = _catch(raises, type_, error, traceback)
+    while error is not None:  # the expected one and all behind it
+        if is_ours(type(error)):
+            WATCH.look(f"an error, {type(error).__name__}", f"{error!r} {error}")
+        error = error.__cause__ or error.__context__
+    return is_expected

@@ -22,6 +22,8 @@ from tests.canary import SECRET, TEXT, WATCH, Watch, secret
 from tests.faults.process import serving
 from tests.journals import replayed
 from tests.worlds import user, world
+from wsproxy.core.api.request import UnfitError
+from wsproxy.core.api.spans import EventError
 from wsproxy.core.commands import Note
 from wsproxy.trace.record import Content, encode
 
@@ -68,6 +70,17 @@ def test_every_secret_is_seen_and_what_is_none_is_not(name: str) -> None:
     assert watch.leaks == []
     watch.look("a line", f"Bearer {secret(name)}")
     assert watch.leaks == ["the secret is in a line"]
+
+
+def test_an_expected_error_is_heard_and_so_is_what_lies_behind_it(watch: Watch) -> None:
+    with pytest.raises(EventError):
+        raise EventError(SECRET)
+    with pytest.raises(ValueError, match="odd"):
+        raise ValueError("odd") from UnfitError(f"no {TEXT}")
+    assert watch.leaks == [
+        "the secret is in an error, EventError",
+        "the text is in an error, UnfitError",
+    ]
 
 
 def test_texts_may_stand_where_a_test_asked_for_them_but_never_a_secret(tmp_path: Path) -> None:

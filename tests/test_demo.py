@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import pytest
 from rich.console import Console
 
+from tests.canary import SECRET, TEXT, WATCH
 from wsproxy.cli.main import main
-from wsproxy.demo import table
+from wsproxy.demo import agent, children, story, table
 from wsproxy.demo.agent import Loop, Turn
 from wsproxy.demo.costs import FREE, REAL
 from wsproxy.demo.sightings import Sightings, count
 from wsproxy.demo.story import Report, Run
 
-DEMO: Final = [sys.executable, "-m", "wsproxy", "demo"]
+#: The command as it is, but for what its agent says.
+DEMO: Final = f"""import sys
+from wsproxy.cli.main import main
+from wsproxy.demo import agent
+agent.API_KEY, agent.TASK = {SECRET!r}, {TEXT!r}
+sys.exit(main(["demo", "--calls", "300"]))"""
 PATIENCE_S: Final = 30.0
 
 
@@ -37,26 +46,39 @@ def shown(report: Report) -> str:
     return capture.get()
 
 
-def test_the_demo_sends_deltas_over_one_connection_and_gets_the_same_answers() -> None:
-    ran = subprocess.run(
-        [*DEMO, "--plain", "--json", "--calls", "3"],
-        capture_output=True,
-        timeout=PATIENCE_S,
-        check=True,
-    )
-    report = json.loads(ran.stdout)
+@contextmanager
+def looked_at(upstream: str, *flags: str) -> Iterator[str]:
+    """The demo's proxy; its pages are looked at when the agent is done."""
+    with children.proxy(upstream, *flags) as base_url:
+        yield base_url
+        asyncio.run(WATCH.look_at_child(base_url))
+
+
+def test_the_demo_sends_deltas_over_one_connection_and_gets_the_same_answers(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(agent, "API_KEY", SECRET)
+    monkeypatch.setattr(agent, "TASK", TEXT)
+    monkeypatch.setattr(story, "proxy", looked_at)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+
+    assert main(["demo", "--plain", "--json", "--calls", "3"]) == 0
+
+    told = capsys.readouterr()
+    report = json.loads(told.out)
     assert report["answers_identical"] is True
     assert report["direct"]["turns"] == report["through"]["turns"] == 4
     assert report["direct"]["deltas"] == 0
     assert report["through"]["deltas"] == 3
     assert report["through"]["connections"] == report["through"]["websockets"] == 1
     assert report["through"]["bytes_up"] < report["direct"]["bytes_up"] / 4
-    assert b"through wsproxy: 4 of 4 turns" in ran.stderr
+    assert "through wsproxy: 4 of 4 turns" in told.err
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda each: each.name)
 def test_an_interrupted_demo_leaves_no_process_behind(number: signal.Signals) -> None:
-    with subprocess.Popen([*DEMO, "--calls", "300"], stderr=subprocess.PIPE, text=True) as demo:
+    command = [sys.executable, "-c", DEMO]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as demo:
         assert demo.stderr is not None
         assert "7 of 301 turns" in demo.stderr.readline()
         children = children_of(demo.pid)

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from typing import Final
 from urllib.parse import urlsplit
@@ -44,6 +45,8 @@ from wsproxy.options import (
     history_options,
 )
 from wsproxy.trace.folder import Limits
+from wsproxy.trace.journal import FolderFile, Journal
+from wsproxy.trace.keyed import open_keyed
 from wsproxy.trace.recorder import Recorder
 from wsproxy.trace.spans import Spans
 from wsproxy.upstream.dialer import Dialer
@@ -68,7 +71,10 @@ class Daemon:
         tally: Tally,
         recorder: Recorder | None = None,
         spans: Spans | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`clock` is the driver's."""
         self.settings = settings
         self.room = Room(settings.request_bodies_total_bytes)
         self.driver = driver
@@ -78,7 +84,8 @@ class Daemon:
         self.front: downstream.Front | None = None
         self.is_draining = False
         self.tally = tally
-        self._started_at = time.monotonic()
+        self._clock = clock
+        self._started_at = clock()
 
     @property
     def base_url(self) -> str:
@@ -94,11 +101,11 @@ class Daemon:
 
     def report(self, core: Multiplexer, models: ModelCounters) -> Report:
         """What `/_wsproxy/pools` and `/_wsproxy/metrics` show of this moment."""
-        now = time.monotonic()
+        now = self._clock()
         return Report(
             version=version("wsproxy"),
             pid=os.getpid(),
-            up_s=round(time.monotonic() - self._started_at, 3),
+            up_s=round(now - self._started_at, 3),
             upstream=self.settings.upstream,
             addresses=[str(one) for one in self.front.addresses] if self.front else [],
             is_draining=self.is_draining,
@@ -173,7 +180,7 @@ def compose(settings: Settings) -> tuple[Daemon, downstream.App]:
         identities,
         FieldReader(settings.changeable_fields),
         dialer_of(settings),
-        _log_note,
+        log_note,
         models.invalidate,
         tracers=[each for each in (tally, numbers.turns, recorder, spans) if each is not None],
         doors=recorder.doors(multiplexer, remembered) if recorder is not None else None,
@@ -219,12 +226,15 @@ def https_client_of(settings: Settings, upstream: Upstream) -> HttpsClient:
 def recorder_of(settings: Settings) -> Recorder:
     """What `wsproxy trace` reads; a disk that refuses is told once and stops no turn."""
     folder = trace_folder(settings)
-    return Recorder(
-        folder,
+    journal = Journal(
+        FolderFile(folder, Limits(min_free_bytes=settings.trace_min_free_bytes)),
         lambda event, fields: get_logger().warning(event, path=str(folder), **fields),
+    )
+    return Recorder(
+        journal,
+        partial(open_keyed, folder),
         upstream=settings.upstream,
         has_bodies=settings.trace_bodies,
-        limits=Limits(min_free_bytes=settings.trace_min_free_bytes),
     )
 
 
@@ -277,7 +287,8 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return None
 
 
-def _log_note(note: Note) -> None:
+def log_note(note: Note) -> None:
+    """A note of the core's as a line of the log."""
     fields = {
         "turn": note.turn,
         "connection": note.connection,

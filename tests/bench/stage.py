@@ -10,6 +10,7 @@ from types import FrameType
 from typing import Final
 
 from tests.bench.source import reply_events, stream_events
+from tests.canary import SECRET
 from wsproxy.config import Settings
 from wsproxy.core.conversation.fields import FieldReader
 from wsproxy.core.conversation.history import History
@@ -24,7 +25,10 @@ from wsproxy.ports import Headers, LinkEvents, Target
 from wsproxy.reading import Inbound
 
 _SETTINGS: Final = Settings()
-_HEADERS: Final = [(b"Authorization", b"Bearer key"), (b"Content-Type", b"application/json")]
+_HEADERS: Final = [
+    (b"Authorization", b"Bearer " + SECRET.encode()),
+    (b"Content-Type", b"application/json"),
+]
 
 
 class Road:

@@ -17,6 +17,7 @@ from aiohttp import web
 
 from tests.bench.source import stream_events
 from tests.bench.stage import Stage
+from tests.canary import SECRET
 from wsproxy.core.wire.handshake import Accepted
 from wsproxy.core.wire.websocket import WebSocket
 from wsproxy.downstream.turns import TurnAnswer
@@ -29,7 +30,10 @@ ROUNDS: Final = 5
 LOADS: Final = ((1, 1), (1, 8), (16, 1), (16, 4))
 #: Measured at a time: the least of many slices is hardly touched by what else the machine does.
 SLICE_READS: Final = 50
-_HEADERS: Final = [(b"Authorization", b"Bearer key"), (b"Content-Type", b"application/json")]
+_HEADERS: Final = [
+    (b"Authorization", b"Bearer " + SECRET.encode()),
+    (b"Content-Type", b"application/json"),
+]
 
 
 class Nowhere(asyncio.Transport):

@@ -13,14 +13,14 @@ from wsproxy.core.api.spans import EventError
 # Reading more of an event -------------------------------------------------------------------
 
 COMPLETED = b"""{"type":"response.completed","response":{"id":"resp_2","output":[ {"id":"m1"} ,
- {"n":1.0}],"previous_response_id":"resp_1","usage":{"input_tokens":10,"input_tokens_details":
- {"cached_tokens":4},"output_tokens":2,"total_tokens":12}},"sequence_number":9}"""
+ {"text":"cnry7 text"}],"previous_response_id":"resp_1","usage":{"input_tokens":10,
+ "input_tokens_details":{"cached_tokens":4},"output_tokens":2,"total_tokens":12}},"sequence_number":9}"""
 
 
 def test_a_terminal_event_tells_id_parent_items_and_usage() -> None:
     assert contents.response_id(COMPLETED) == "resp_2"
     assert contents.echoed_parent(COMPLETED) == b'"resp_1"'
-    assert contents.outputs(COMPLETED) == [b'{"id":"m1"}', b'{"n":1.0}']
+    assert contents.outputs(COMPLETED) == [b'{"id":"m1"}', b'{"text":"cnry7 text"}']
     assert contents.usage(COMPLETED) == Usage(input_tokens=10, cached_tokens=4, output_tokens=2)
 
 

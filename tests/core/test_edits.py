@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.canary import TEXT
 from wsproxy.core.api import edits, events
 from wsproxy.core.api.spans import EventError, members
 
@@ -20,6 +21,7 @@ SCALARS = st.one_of(
     st.sampled_from(['"l01"', "null", "true", "0", "-0", "7", "1.0", "1e2", '""', '"\\ud83d"']),
     st.sampled_from(['"response"', '"previous_response_id"', '"\\"response"']),
     st.text(max_size=6).map(json.dumps),
+    st.just(json.dumps(TEXT)),
     st.sampled_from(
         ['"a\\"stream_id"', '"\\"sequence_number\\":1,"', '",\\"stream_id\\":\\"l01\\"}"', '"\\\\"']
     ),

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from tests.canary import SAID, WATCH
 from wsproxy.core.api import errors
 from wsproxy.core.api.spans import EventError
 from wsproxy.core.multiplex.recovery import Fault
@@ -60,7 +61,8 @@ SHAPES: list[tuple[str, bytes, int, str | None, Fault]] = [
 def test_every_observed_shape_becomes_an_http_error(
     payload: bytes, status: int, code: str | None, fault: Fault
 ) -> None:
-    error = errors.upstream_error(payload)
+    error = errors.upstream_error(payload.replace(b'"no"', SAID))
+    WATCH.look("an error's repr", repr(error))
     assert (error.status, error.code) == (status, code)
     assert errors.fault_of(error) is fault
     body = json.loads(error.body)
@@ -156,7 +158,7 @@ def test_a_message_about_something_else_is_no_lost_parent() -> None:
 
 
 @pytest.mark.parametrize(
-    "payload", [b"", b"[]", b'{"error":1,"error":2}', b'{"error":{"a":1,"a":2}}']
+    "payload", [b"", b"[]", b'{"error":1,"error":%b}' % SAID, b'{"error":{"a":1,"a":%b}}' % SAID]
 )
 def test_what_is_no_error_frame_is_refused(payload: bytes) -> None:
     with pytest.raises(EventError):

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from tests.canary import SAID, TEXT, WATCH
 from wsproxy.core.api import events
 from wsproxy.core.api.events import Kind
 from wsproxy.core.api.spans import EventError
@@ -34,7 +35,8 @@ from wsproxy.core.api.spans import EventError
     ],
 )
 def test_each_type_has_its_kind(type_: str, kind: Kind) -> None:
-    received = events.receive(json.dumps({"type": type_}).encode())
+    received = events.receive(json.dumps({"type": type_, "said": TEXT}).encode())
+    WATCH.look("an event's repr", repr(received))
     assert (received.type, received.kind) == (type_, kind)
 
 
@@ -62,7 +64,7 @@ def test_each_type_has_its_kind(type_: str, kind: Kind) -> None:
 )
 def test_what_is_no_event_is_refused(payload: bytes) -> None:
     with pytest.raises(EventError):
-        events.receive(payload)
+        events.receive(payload.replace(b'"type"', b'"said":%b,"type"' % SAID))
 
 
 def test_a_gateways_error_needs_no_type() -> None:

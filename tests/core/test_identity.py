@@ -6,6 +6,7 @@ from typing import Final
 
 import pytest
 
+from tests.canary import SECRET, WATCH, secret
 from wsproxy.config import Settings
 from wsproxy.core.conversation.identity import (
     NEW_HINTS_IN_A_ROW,
@@ -26,7 +27,8 @@ CLASSES: Final = HeaderClasses(
     per_request=Patterns(SETTINGS.per_request_headers),
     hop_by_hop=Patterns(SETTINGS.hop_by_hop_headers),
 )
-AUTH: Final = (b"Authorization", b"Bearer a")
+TOKEN, OTHER_TOKEN = SECRET.encode(), secret("two").encode()
+AUTH: Final = (b"Authorization", b"Bearer " + TOKEN)
 
 
 def identities(secret: bytes = b"s" * 32) -> Identities:
@@ -34,11 +36,13 @@ def identities(secret: bytes = b"s" * 32) -> Identities:
 
 
 def read(*headers: tuple[bytes, bytes], url: str = URL) -> Identity:
-    return identities().read(url, headers)
+    found = identities().read(url, headers)
+    WATCH.look("an identity's repr", repr(found))
+    return found
 
 
 SAME: Final = [
-    ("name in other case", [(b"AUTHORIZATION", b"Bearer a"), (b"OpenAI-Project", b"p")]),
+    ("name in other case", [(b"AUTHORIZATION", b"Bearer " + TOKEN), (b"OpenAI-Project", b"p")]),
     ("other order", [(b"OpenAI-Project", b"p"), AUTH]),
     ("a session", [AUTH, (b"openai-project", b"p"), (b"session-id", b"1")]),
     ("per request", [AUTH, (b"openai-project", b"p"), (b"x-stainless-lang", b"python"),
@@ -48,8 +52,14 @@ SAME: Final = [
                              (b"x-a", b"1"), (b"X-b", b"2")]),
 ]  # fmt: skip
 OTHER: Final = [
-    ("other token", [(b"Authorization", b"Bearer b"), (b"openai-project", b"p")]),
-    ("token in other case", [(b"Authorization", b"bearer a"), (b"openai-project", b"p")]),
+    (
+        "other token",
+        [(b"Authorization", b"Bearer " + OTHER_TOKEN), (b"openai-project", b"p")],
+    ),
+    (
+        "token in other case",
+        [(b"Authorization", b"bearer " + TOKEN), (b"openai-project", b"p")],
+    ),
     ("no token", [(b"openai-project", b"p")]),
     ("other project", [AUTH, (b"openai-project", b"q")]),
     ("empty project", [AUTH, (b"openai-project", b"")]),

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.canary import TEXT, WATCH
 from wsproxy.core.api.events import Received
 from wsproxy.core.events import (
     ContextLost,
@@ -41,8 +42,9 @@ def relay(*lanes: str, limits: TurnLimits | None = None) -> Relay:
 
 
 def begin(it: Relay, lane: str | None = "l01") -> None:
-    started = it.receive(payload("response.created", lane, response={"id": "r"}), 1.0)
+    started = it.receive(payload("response.created", lane, response={"id": "r", "said": TEXT}), 1.0)
     assert isinstance(started, TurnStarted)
+    WATCH.look("what the relay shows", repr((it, started)))
     begun = it.find(started.turn)
     assert begun is not None
     begun.take_pending()  # as the driver does: it goes with the head

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import pytest
 
+from tests.canary import SAID, WATCH
 from wsproxy.core.api.request import UnfitError, parse
 from wsproxy.core.conversation.transcript import Transcript
 
 
 def transcript(input_: bytes, max_depth: int = 64) -> Transcript:
-    return Transcript(parse(b'{"input":%s}' % input_, max_depth=max_depth), max_depth=max_depth)
+    request = parse(b'{"input":%s}' % input_.replace(b'"a"', SAID), max_depth=max_depth)
+    made = Transcript(request, max_depth=max_depth)
+    WATCH.look("a transcript's repr", repr(made))
+    return made
 
 
 def test_an_item_is_parsed_when_it_is_first_asked_for() -> None:
@@ -39,6 +43,7 @@ def test_items_are_read_down_to_the_bodys_limit() -> None:
 def test_what_was_let_go_of_still_tells_what_was_read() -> None:
     made = transcript(b'[{"role":"user","content":"a"},{"role":"user","content":"b"}]')
     first, second = made.item(0), made.item(1)
+    WATCH.look("an item's repr", repr(first))
     made.let_go()
     assert (len(made), made.item(0), made.item(1)) == (2, first, second)
 

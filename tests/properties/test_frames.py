@@ -17,7 +17,7 @@ from wsproxy.core.ids import LaneName
 SPACES: Final = ["", "", "", " ", "\n", "\t \r\n"]
 SCALARS: Final = """0 -0 1 1.0 1e2 1E+2 0.10 -12.5e-3 9007199254740993 true false null
 1111111111111111111111111111111111111111""".split()
-CHARACTERS: Final = ["a", "\u00e9", "\u20ac", "\U0001f600", "/", "{", "]", ",", ":", " ", "\x7f"]
+CHARACTERS: Final = ["cnry7 text", *"a\u00e9\u20ac\U0001f600/{],: \x7f"]
 ESCAPES: Final = ["\\u0061", "\\u00E9", "\\ud83d\\ude00", "\\/", '\\"', "\\\\", "\\n", "\\u0000"]
 HALVES: Final = ["\\ud83d", "\\uDE00", "\\ud83dx"]
 NAMES: Final = """model input stream background previous_response_id tools metadata store a type2

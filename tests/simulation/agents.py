@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
+from tests.canary import TEXT, secret
 from tests.differential.spellings import (
     LOSSY_SPELLINGS,
     SPELLINGS,
@@ -51,7 +52,10 @@ class Agent:
 
     def _new(self) -> Conversation:
         dice = Random(self.plan.number * 31 + self._world.plan.seed)
-        settings: dict[str, Any] = {"model": "gpt-5.6", "instructions": f"be {self.plan.number}"}
+        settings: dict[str, Any] = {
+            "model": "gpt-5.6",
+            "instructions": f"be {self.plan.number} {TEXT}",
+        }
         if dice.random() < 0.7:
             settings["tools"] = list(TOOLS)
         if self.plan.reasoning:
@@ -73,7 +77,7 @@ class Agent:
     @property
     def owner(self) -> str:
         """Its Authorization."""
-        return f"Bearer key-{self.plan.key}"
+        return f"Bearer {secret(str(self.plan.key))}"
 
     async def live(self) -> None:
         """Do everything."""
@@ -100,9 +104,9 @@ class Agent:
         dice.shuffle(metadata)
         body["client_metadata"] = dict(metadata)
         if self.plan.hint == "cache_key":
-            body["prompt_cache_key"] = f"k-{self.plan.number}"
+            body["prompt_cache_key"] = f"k-{self.plan.number} {TEXT}"
         elif self.plan.hint == "fresh":
-            body["prompt_cache_key"] = f"k-{canary}"
+            body["prompt_cache_key"] = f"k-{canary} {TEXT}"
         if dice.random() < 0.1:
             body["previous_response_id"] = None
         if dice.random() < 0.1:
@@ -216,7 +220,7 @@ class Agent:
     async def string(self, dice: Random) -> None:
         """Another conversation, begun with a string."""
         self.conversation = self._new()
-        text = f"say {dice.randrange(1000)}"
+        text = f"{TEXT} {dice.randrange(1000)}"
         self.conversation.asks.append(0)
         self.conversation.items.append({"role": "user", "content": text})
         orders = self._orders(dice)
@@ -282,7 +286,7 @@ class Agent:
     async def compact(self, dice: Random) -> None:
         """A summary in the place of everything."""
         self.conversation.cut(0)
-        summary = f"summary {dice.randrange(9)}"
+        summary = f"summary {TEXT} {dice.randrange(9)}"
         self.conversation.items.append({"role": "user", "content": summary})
         await self.ask(dice)
 

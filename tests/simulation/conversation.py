@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Final
 
+from tests.canary import TEXT
 from tests.differential.spellings import Made, Spelling
 
 Item = dict[str, Any]
@@ -29,7 +30,7 @@ KINDS: Final = (
 FOREIGN: Final[tuple[Item, ...]] = (
     {"type": "additional_tools", "tools": [{"type": "function", "name": "more"}]},
     {"type": "never_heard_of", "x": 1.0},
-    {"role": "assistant", "content": "words put into the model's mouth"},
+    {"role": "assistant", "content": f"{TEXT} put into the model's mouth"},
 )
 _ENDINGS: Final = "failed incomplete after_created:server_error rate_limit_exceeded server_error "
 #: How a turn may be told to end.
@@ -98,7 +99,7 @@ class Conversation:
     def answer_calls(self, dice: Random) -> None:
         """The outputs of every call that waits."""
         for number, item in enumerate(self.unanswered):
-            self.items.append(answer(item, f"done {number} {dice.randrange(99)}"))
+            self.items.append(answer(item, f"done {TEXT} {number} {dice.randrange(99)}"))
         self.unanswered.clear()
 
     def echo(self, made: Made, spelling: Spelling) -> None:
@@ -113,7 +114,7 @@ class Conversation:
 
 def question(dice: Random) -> Item:
     """One of the forms that questions have."""
-    text = f"say {dice.randrange(1000)}"
+    text = f"{TEXT} {dice.randrange(1000)}"
     match dice.randrange(6):
         case 0:
             part = {"type": "input_text", "text": text}

@@ -7,6 +7,7 @@ fails. The exit code says whether anything did.
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import sys
 import time
@@ -16,6 +17,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
 
+from tests.logged import Watched, use_log
 from tests.simulation.draw import draw
 from tests.simulation.shrink import shrunk
 from tests.simulation.world import simulate
@@ -68,8 +70,15 @@ def report(seed: int, violations: Sequence[str], faults: str) -> str:
     return "\n".join([*lines, f"smallest plan that still fails:\n{plan}"])
 
 
+def _watch() -> None:
+    """As the tests do it: all that is logged is looked at, and nothing that is older than that."""
+    use_log(Watched(keeps_lines=False))
+    gc.freeze()
+
+
 def replay(seed: int, faults: str) -> int:
     """Tell one world in words; 1 if it violates anything."""
+    _watch()
     plan = draw(seed, has_faults=has_faults(seed, faults))
     ledger = simulate(plan, is_journal_kept=True)
     print(plan, *ledger.journal, sep="\n")
@@ -83,7 +92,7 @@ def run_many(start: int, count: int, faults: str, jobs: int) -> Summary:
     summary = Summary()
     ends = range(start, start + count, _BATCH)
     batches = [range(at, min(at + _BATCH, start + count)) for at in ends]
-    with ProcessPoolExecutor(jobs) as pool:
+    with ProcessPoolExecutor(jobs, initializer=_watch) as pool:
         for found in pool.map(run_seeds, batches, [faults] * len(batches)):
             for seed, violations in found.failed.items():
                 if len(summary.failed) + len(found.failed) <= _SHOWN:

@@ -9,18 +9,22 @@ from dataclasses import replace
 
 import pytest
 
+from tests.canary import TEXT
+from tests.simulation import leavings
 from tests.simulation.draw import draw
 from tests.simulation.nemesis import ENDS
 from tests.simulation.plan import Knobs, Plan, Step, Strike, Upstream
 from tests.simulation.run import run_seeds
 from tests.simulation.shrink import shrunk, violated
 from tests.simulation.world import simulate
+from wsproxy import daemon, reading
 from wsproxy.core import multiplexer
 from wsproxy.core.api import edits, items
 from wsproxy.core.conversation import plan
 from wsproxy.core.multiplex import judging, pool, recovery
 from wsproxy.core.multiplex.recovery import Fault, Phase
 from wsproxy.simulator.rules import Rules
+from wsproxy.trace import doors
 
 #: A world in which much happens, used where any one will do.
 A_SEED = 7
@@ -124,6 +128,18 @@ def _draining_cuts_at_once(patch: pytest.MonkeyPatch) -> None:
     )
 
 
+def _a_repr_shows_a_key(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(reading.Inbound, "__repr__", lambda self: f"<{self.headers}>")
+
+
+def _a_log_line_shows_a_text(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(leavings, "log_note", lambda note: daemon.log_note(replace(note, detail=TEXT)))
+
+
+def _a_journal_leaves_something_out(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(doors.Words, "items", lambda *_args: {})
+
+
 RESET_BEFORE_THE_FIRST_EVENT = Strike("run", 0, "end", "reset")
 GAP_IN_MID_STREAM = Strike("run", 0, "gap", after=3)
 DRAIN_IN_MID_STREAM = Strike("time", 0.5, "drain", "3")
@@ -142,6 +158,11 @@ DRAIN_IN_MID_STREAM = Strike("time", 0.5, "drain", "3")
         pytest.param(_numbers_are_not_put_right, "ask", GAP_IN_MID_STREAM, "I3", id="numbers"),
         pytest.param(_keys_share_connections, "ask ask", None, "I7", id="keys"),
         pytest.param(_draining_cuts_at_once, "ask ask", DRAIN_IN_MID_STREAM, "I11", id="drain"),
+        pytest.param(_a_repr_shows_a_key, "ask ask ask", None, "C-01", id="repr"),
+        pytest.param(
+            _a_log_line_shows_a_text, "ask", RESET_BEFORE_THE_FIRST_EVENT, "C-01", id="log"
+        ),
+        pytest.param(_a_journal_leaves_something_out, "ask ask", None, "replay", id="journal"),
     ],
 )
 def test_a_broken_core_is_caught(

@@ -8,10 +8,12 @@ import traceback
 from random import Random
 from typing import Any, Final
 
+from tests.canary import WATCH
 from tests.simulation.agents import Agent
 from tests.simulation.client import Sink, leaver
 from tests.simulation.clock import VirtualLoop, new_loop
 from tests.simulation.invariants import judge_call, judge_runs, patience_s
+from tests.simulation.leavings import Leavings
 from tests.simulation.ledger import Call, Ledger
 from tests.simulation.link import FakeDialer
 from tests.simulation.nemesis import Nemesis
@@ -19,6 +21,7 @@ from tests.simulation.oracle import Oracle
 from tests.simulation.plan import AgentPlan, Knobs, Plan, Strike
 from tests.simulation.service import Service
 from wsproxy.config.settings import Settings
+from wsproxy.core.commands import Note
 from wsproxy.core.conversation.fields import FieldReader
 from wsproxy.core.conversation.history import History
 from wsproxy.core.conversation.identity import HeaderClasses, Identities, Patterns
@@ -35,6 +38,12 @@ from wsproxy.simulator.errors import ApiError
 #: No plan takes longer than this unless somebody waits for ever.
 _MAX_S: Final = 40_000.0
 _FAREWELL_S: Final = 5.0
+#: Journals of one world in four are told again, pages and objects of one in eight looked at: that
+#: takes as long as the world itself. Odd seeds alone have a nemesis, so pairs of them are counted.
+_REPLAYED_EVERY: Final = 4
+_LOOKED_AT_EVERY: Final = 8
+#: Others are running by then, as a rule.
+_LOOKED_AT_CALL: Final = 3
 _MASS_RESET: Final = (Fault.CONNECTION_RESET, "everything was reset")
 _SETTINGS: Final = Settings()
 _CLASSES: Final = HeaderClasses(
@@ -58,19 +67,30 @@ class World:
         self._dialer = FakeDialer(self._service, self._nemesis, ledger)
         self._oracle = Oracle(plan.upstream.rules, self._service.turns.store)
         self._slept_s = 0.0
-        history = History(max_conversations=plan.knobs.conversations)
-        self.core = Multiplexer(_core_options(plan), history)
+        self._leavings = Leavings(loop.time)
+        remembered = {"max_conversations": plan.knobs.conversations}
+        self.core = Multiplexer(_core_options(plan), History(**remembered))
         self.driver = Driver(
             _driver_options(plan.knobs),
             self.core,
             Identities(_CLASSES, b"a secret of this world"),
             FieldReader(_SETTINGS.changeable_fields),
             self._dialer,
-            note=lambda note: ledger.note("note", note),
+            note=self._note,
+            tracers=self._leavings.tracers,
+            doors=self._leavings.doors(self.core, remembered),
             dice=Random(plan.seed),
             clock_gap=lambda: self._slept_s,
         )
+        self._leavings.watch(self.driver)
         self.agents = [Agent(agent, self) for agent in plan.agents]
+
+    def _is_one_in(self, count: int) -> bool:
+        return self.plan.seed // 2 % count == 0
+
+    def _note(self, note: Note) -> None:
+        self.ledger.note("note", note)
+        self._leavings.note(note)
 
     # -- one call ------------------------------------------------------------------------------
 
@@ -122,7 +142,9 @@ class World:
         ledger.running += 1
         if len(self.core.turns) > self.plan.knobs.max_turns:
             ledger.violate("I9", f"{len(self.core.turns)} turns in all")
-        ledger.note("call", canary, f"{len(body['input'])} items", owner)
+        ledger.note("call", canary, f"{len(body['input'])} items", f"key {agent.key}")
+        if number == _LOOKED_AT_CALL and self._is_one_in(_LOOKED_AT_EVERY):
+            self._leavings.look()
         return call
 
     async def _answered(self, call: Call, inbound: Inbound) -> None:
@@ -166,6 +188,8 @@ class World:
         await asyncio.sleep(_FAREWELL_S)
         self._judge_left()
         judge_runs(self.ledger)
+        if self._is_one_in(_REPLAYED_EVERY):
+            self._judge_journal()
 
     def _raised(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
@@ -216,6 +240,12 @@ class World:
             ledger.violate("I10", f"relays {sorted(core.relays)} of {core.pool!r}")
         if any(driver._tickets.values()):
             ledger.violate("I10", f"tickets left behind: {driver._tickets}")
+
+    def _judge_journal(self) -> None:
+        """The core, told the same again, decides the same."""
+        outcome = self._leavings.replayed()
+        if outcome.difference or outcome.missing:
+            self.ledger.violate("replay", f"{outcome}")
 
     def _judge_left(self) -> None:
         """I10: after the end there is no link, no task, no timer of a link."""
@@ -282,12 +312,16 @@ def simulate(plan: Plan, *, is_journal_kept: bool = False) -> Ledger:
     """Run one world to its end; its ledger says whether anything was violated."""
     loop = new_loop()
     ledger = Ledger(plan, loop.time, is_journal_kept=is_journal_kept)
+    told = len(WATCH.leaks)
     try:
         loop.run_until_complete(_lived(plan, loop, ledger))
     except Exception as error:
         ledger.violate("crash", "".join(traceback.format_exception(error)))
     finally:
         loop.close()
+    for leak in WATCH.leaks[told:]:
+        ledger.violate("C-01", leak)
+    del WATCH.leaks[told:]  # a later world may leak the same again
     return ledger
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.bench.stage import Client, Road, Stage
+from tests.canary import SECRET
 from wsproxy import reading
 from wsproxy.core.commands import OpenConnection
 from wsproxy.core.events import DialFailed
@@ -72,7 +73,7 @@ class Reader(Client):
         self.is_ended = True
 
 
-def asks(it: Stage, text: str, key: bytes = b"key") -> tuple[Reader, asyncio.Task[object]]:
+def asks(it: Stage, text: str, key: bytes = SECRET.encode()) -> tuple[Reader, asyncio.Task[object]]:
     """A turn of that key."""
     body = json.dumps({"model": "m", "input": text, "stream": True}).encode()
     headers: Headers = [(b"Authorization", b"Bearer " + key), JSON]

@@ -22,6 +22,9 @@ _TOOL_OUTPUT_BYTES: Final = 2_000
 #: Of a call's arguments: a short patch, 40 tokens in the simulator's counting.
 _ARGUMENT_BYTES: Final = 960
 _TIMEOUT_S: Final = 60.0
+#: Any key will do: nobody is charged.
+API_KEY: Final = "demo"
+TASK: Final = "Find the bug, fix it, run the tests."
 
 Event = dict[str, Any]
 
@@ -69,12 +72,12 @@ def run_loop(base_url: str, calls: int, on_turn: Callable[[], None]) -> Loop:
     body = _body(calls)
     items: list[Any] = [
         {"role": "developer", "content": _prose(_PROMPT_BYTES, "prompt")},
-        {"role": "user", "content": "Find the bug, fix it, run the tests."},
+        {"role": "user", "content": TASK},
     ]
     turns: list[Turn] = []
     http_client = DefaultHttpxClient(trust_env=False, timeout=_TIMEOUT_S)
     with OpenAI(
-        base_url=base_url, api_key="demo", max_retries=0, http_client=http_client
+        base_url=base_url, api_key=API_KEY, max_retries=0, http_client=http_client
     ) as client:
         began = time.perf_counter()
         while True:

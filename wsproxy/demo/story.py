@@ -10,8 +10,9 @@ from typing import Any, Final
 
 from openai import OpenAIError
 
-from wsproxy.demo import children, sightings
+from wsproxy.demo import sightings
 from wsproxy.demo.agent import Loop, run_loop
+from wsproxy.demo.children import StartError, proxy, simulator
 from wsproxy.demo.costs import Costs
 from wsproxy.demo.sightings import Sightings
 
@@ -93,7 +94,7 @@ def tell(calls: int, costs: Costs, on_turn: Callable[[str], None]) -> Report:
     with ExitStack() as stack:
         try:
             runs = dict(_runs(stack, costs, partial(_run, calls, on_turn)))
-        except children.StartError as error:
+        except StartError as error:
             raise StoryError(f"a process did not start: {error}") from None
         except (OpenAIError, OSError) as error:
             raise StoryError(f"a turn failed: {error}") from None
@@ -103,14 +104,14 @@ def tell(calls: int, costs: Costs, on_turn: Callable[[str], None]) -> Report:
 def _runs(
     stack: ExitStack, costs: Costs, run: Callable[[str, str, str], Run]
 ) -> Iterator[tuple[str, Run]]:
-    upstream = stack.enter_context(children.simulator(costs.flags()))
-    through = stack.enter_context(children.proxy(upstream))
+    upstream = stack.enter_context(simulator(costs.flags()))
+    through = stack.enter_context(proxy(upstream))
     _warm_up(upstream)
     yield DIRECT, run(DIRECT, upstream, upstream)
     yield THROUGH, run(THROUGH, through, upstream)
     if CACHED in roads(costs):
         flags = [*costs.flags(), "--http-prompt-cache"]
-        cached = stack.enter_context(children.simulator(flags))
+        cached = stack.enter_context(simulator(flags))
         yield CACHED, run(CACHED, cached, cached)
 
 

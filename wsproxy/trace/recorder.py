@@ -7,10 +7,9 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -21,9 +20,8 @@ from wsproxy.core.conversation.plan import Route, safe
 from wsproxy.core.multiplexer import Multiplexer
 from wsproxy.trace.bodies import bodies_of
 from wsproxy.trace.doors import DoorRecorder
-from wsproxy.trace.folder import Limits
-from wsproxy.trace.journal import FolderFile, Journal, Report
-from wsproxy.trace.keyed import Keyed, open_keyed
+from wsproxy.trace.journal import Journal
+from wsproxy.trace.keyed import Keyed
 from wsproxy.trace.record import ConnectionRecord, Phases, Record, Run, TurnRecord
 
 
@@ -32,18 +30,17 @@ class Recorder:
 
     def __init__(
         self,
-        folder: Path,
-        report: Report,
+        journal: Journal,
+        names: Callable[[], Keyed],
         *,
         upstream: str = "",
         has_bodies: bool = False,
-        limits: Limits | None = None,
     ) -> None:
-        self._folder = folder
+        """`names` is called by the writer's thread, once the journal's file is open."""
+        self._names = cache(names)
         self._has_bodies = has_bodies
         self._run = secrets.token_hex(4)
-        self._keyed: Keyed | None = None
-        self.journal = Journal(FolderFile(folder, limits or Limits()), report)
+        self.journal = journal
         self.journal.put(
             lambda: [Run(self._run, time.time(), version("wsproxy"), upstream, os.getpid())]
         )
@@ -60,7 +57,7 @@ class Recorder:
 
         `history`: the arguments that its history was made with.
         """
-        return DoorRecorder(core, history, self.journal, self._run, lambda: self._names)
+        return DoorRecorder(core, history, self.journal, self._run, self._names)
 
     async def close(self) -> None:
         """Write what is queued and sync it."""
@@ -83,17 +80,12 @@ class Recorder:
 
     # ── The writer's thread ──────────────────────────────────────────────────────────────────
 
-    @property
-    def _names(self) -> Keyed:
-        if self._keyed is None:
-            self._keyed = open_keyed(self._folder)
-        return self._keyed
-
     def _turn(self, account: TurnAccount, at: float) -> Sequence[Record]:
-        record = turn_record(account, at, self._names, self._run)
+        names = self._names()
+        record = turn_record(account, at, names, self._run)
         if not self._has_bodies:
             return [record]
-        bodies, contents = bodies_of(account, self._names)
+        bodies, contents = bodies_of(account, names)
         return [*contents, msgspec.structs.replace(record, bodies=bodies)]
 
     def _connection(self, change: ConnectionChange, at: float) -> Sequence[Record]:
@@ -102,7 +94,7 @@ class Recorder:
                 run=self._run,
                 at=at,
                 connection=change.connection,
-                key=self._names.short(change.key),
+                key=self._names().short(change.key),
                 change=change.change,
                 took_s=change.took_s,
                 is_compressed=change.is_compressed,

@@ -6,7 +6,7 @@ long run are removed, and a full queue drops. Notes are for the log and are not 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
@@ -108,11 +108,11 @@ class Outcome:
     lost: int = 0
 
 
-def read_runs(folder: Path) -> dict[str, Recorded]:
-    """The recorded cores of a folder by run, in order. Raises `TraceError`."""
+def read_runs(lines: Iterable[bytes]) -> dict[str, Recorded]:
+    """The recorded cores of a journal by run, in order."""
     runs: dict[str, Recorded] = {}
     lost = 0
-    for line in journal_lines(folder):
+    for line in lines:
         try:
             record = decode(line)
         except (msgspec.DecodeError, UnicodeDecodeError):
@@ -125,8 +125,6 @@ def read_runs(folder: Path) -> dict[str, Recorded]:
             lost += record.count
     for recorded in runs.values():
         recorded.lost = lost
-    if not runs:
-        raise TraceError(f"no events of a core in {folder}", "they are recorded with trace = on")
     return runs
 
 
@@ -327,5 +325,8 @@ def _item(told: Mapping[str, Any]) -> Item:
 
 def outcomes(folder: Path) -> Iterator[Outcome]:
     """Replay every run of a folder. Raises `TraceError`."""
-    for run, recorded in read_runs(folder).items():
+    runs = read_runs(journal_lines(folder))
+    if not runs:
+        raise TraceError(f"no events of a core in {folder}", "they are recorded with trace = on")
+    for run, recorded in runs.items():
         yield replay(run, recorded)

@@ -8,12 +8,17 @@ import hashlib
 import h11
 import pytest
 
+from tests.canary import SECRET, WATCH
 from wsproxy.core.multiplex.recovery import Fault
 from wsproxy.core.wire.deflate import DeflateParameters
 from wsproxy.core.wire.handshake import Accepted, Handshake, HandshakeError, Outcome, Refused
 
 NONCE = bytes(range(16))
-HEADERS = [(b"Authorization", b"Bearer k"), (b"OpenAI-Beta", b"a"), (b"openai-beta", b"b")]
+HEADERS = [
+    (b"Authorization", b"Bearer " + SECRET.encode()),
+    (b"OpenAI-Beta", b"a"),
+    (b"openai-beta", b"b"),
+]
 ACCEPT = base64.b64encode(
     hashlib.sha1(base64.b64encode(NONCE) + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()
 )
@@ -30,7 +35,7 @@ def handshake(*, is_deflate_offered: bool = True, **changes: object) -> Handshak
         "target": b"/v1/responses?api-version=%2F&&",
         "host": b"api.example.com",
         "headers": [
-            (b"Authorization", b"Bearer k"),
+            (b"Authorization", b"Bearer " + SECRET.encode()),
             (b"OpenAI-Beta", b"a"),
             (b"openai-beta", b"b"),
         ],
@@ -41,7 +46,10 @@ def handshake(*, is_deflate_offered: bool = True, **changes: object) -> Handshak
 
 
 def answered(answer: bytes, *, is_deflate_offered: bool = True) -> Outcome | None:
-    return handshake(is_deflate_offered=is_deflate_offered).feed(answer)
+    shaking = handshake(is_deflate_offered=is_deflate_offered)
+    outcome = shaking.feed(answer)
+    WATCH.look("the repr of a handshake", repr((shaking, outcome)))
+    return outcome
 
 
 # ---- The request -----------------------------------------------------------------------------
@@ -57,7 +65,7 @@ def test_the_request_is_what_was_given_and_nothing_is_invented() -> None:
         b"Sec-WebSocket-Key: AAECAwQFBgcICQoLDA0ODw==",
         b"Sec-WebSocket-Version: 13",
         b"Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits",
-        b"Authorization: Bearer k",
+        b"Authorization: Bearer " + SECRET.encode(),
         b"OpenAI-Beta: a",
         b"openai-beta: b",
     }
@@ -78,7 +86,7 @@ def test_headers_that_the_handshake_says_itself_are_not_taken_from_the_caller() 
 @pytest.mark.parametrize(
     "changes",
     [
-        {"headers": [(b"a", b"key\r\nc: d")]},
+        {"headers": [(b"a", SECRET.encode() + b"\r\nc: d")]},
         {"headers": [(b"a key", b"c")]},
         {"target": b"/a key"},
     ],
@@ -88,6 +96,7 @@ def test_what_http_does_not_allow_is_neither_written_nor_told(changes: dict[str,
     with pytest.raises(HandshakeError) as caught:
         handshake(**changes)
     assert "key" not in str(caught.value)
+    WATCH.look("an error", repr(caught.value))
 
 
 # ---- The answer ------------------------------------------------------------------------------
