@@ -12,11 +12,15 @@ import pytest
 from tests.bench.bodies import SHAPES, Shape, Talk, loop
 from tests.bench.source import reply_items
 from tests.bench.stage import Stage, calls_of, deltas
+from tests.core.playbook import Playbook
+from tests.core.stage import arrived, core, finished, started
 from wsproxy.core.api.items import hold, read_item
 from wsproxy.core.api.request import parse
 from wsproxy.core.conversation.history import History
 from wsproxy.core.conversation.transcript import Transcript
 from wsproxy.core.ids import ConnectionId, LaneName, PoolKey, SessionName
+from wsproxy.core.multiplex.connection import ConnectionLimits
+from wsproxy.core.multiplex.pool import PoolLimits
 
 KEY = PoolKey(b"k" * 32)
 ORDER = b'{"model":"m","input":"%d","stream":true,"store":false}'
@@ -25,6 +29,8 @@ ORDER = b'{"model":"m","input":"%d","stream":true,"store":false}'
 CALLS_AN_EVENT = 20
 #: One more delta in the same read.
 CALLS_A_FURTHER_EVENT = 6
+#: For a turn that waits, where another one like it was told that there is no room: 18, two to spare.
+CALLS_A_TURN_THAT_WAITS = 20
 #: What the client has asked and been answered already, and must not be parsed again.
 NEW_ITEMS = 2
 
@@ -66,6 +72,30 @@ async def test_a_relayed_event_leaves_nothing_behind() -> None:
     for event in events[200:]:
         stage.hears([event])
     assert sys.getallocatedblocks() - before < 100  # of 1,000 events
+
+
+def test_of_turns_that_come_at_once_each_is_placed_by_itself() -> None:
+    few, many = (
+        calls_of(partial(crowd.tell, arrived("late", session="late")))
+        for crowd in (crowded(10), crowded(100))
+    )
+    assert many == few
+
+
+def test_turns_that_are_alike_are_looked_at_together_when_there_may_be_room() -> None:
+    few, many = (calls_of(partial(finished, crowd, "t0")) for crowd in (crowded(10), crowded(100)))
+    assert many - few <= 90 * CALLS_A_TURN_THAT_WAITS
+
+
+def crowded(waiting: int) -> Playbook:
+    """One lane, taken, and so many turns that wait for it, each of a session of its own."""
+    limits = ConnectionLimits(max_in_flight=1)
+    story = Playbook(core(connection=limits, pool=PoolLimits(max_per_key_with_lanes=1)))
+    started(story, "t0")
+    for number in range(waiting):
+        story.tell(arrived(f"w{number}", session=f"s{number}"))
+    assert story.take() == []
+    return story
 
 
 def test_each_turn_parses_only_what_is_new() -> None:

@@ -82,10 +82,18 @@ class Multiplexer:
         """Take one event; the caller performs the returned commands in order, at once."""
         self._take(event, now)
         self._upkeep.look(now)
-        if not isinstance(event, FrameSent):  # which makes no room for anybody
-            self._placing.place_waiting(now)
+        self._place(event, now)
         self._upkeep.set_alarm()
         return self._board.take_said()
+
+    def _place(self, event: Event, now: float) -> None:
+        """Look at all that wait when anything may have changed for them. With each frame and each
+        newcomer nothing has, and of n turns that come at once all would be looked at n times."""
+        has_moved = self._board.take_moved()
+        if has_moved or not isinstance(event, TurnArrived | FrameSent | TurnStarted):
+            self._placing.place_waiting(now)
+        elif isinstance(event, TurnArrived) and event.turn in self._board.waiting:
+            self._placing.place_newcomer(self.turns[event.turn], now)
 
     def next_alarm(self) -> float | None:
         """When a `Tick` is due at the latest."""

@@ -6,6 +6,7 @@ Rules of this file
    in `settle`: nowhere else.
 2. A move says what it does (`say`); the caller of the core performs the commands in order.
 3. A connection that nobody waits for and that takes nothing new is closed here, at once.
+4. A move that may serve a waiting turn is noted (`has_moved`).
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ class Board:
         self.relays: dict[ConnectionId, Relay] = {}
         self.drain_deadline: float | None = None
         self.is_overloaded = False
+        self.has_moved = False
         self._numbered = 0
         self._said: list[Command] = []
 
@@ -67,6 +69,11 @@ class Board:
         """What is to be done, in order."""
         said, self._said = self._said, []
         return said
+
+    def take_moved(self) -> bool:
+        """Whether anything opened, closed or came free since this was last asked."""
+        has_moved, self.has_moved = self.has_moved, False
+        return has_moved
 
     # ── Looking ──────────────────────────────────────────────────────────────────────────────
 
@@ -92,6 +99,7 @@ class Board:
         self, key: PoolKey, session: SessionName, now: float, *, is_chain_probe: bool = False
     ) -> Connection:
         """Dial."""
+        self.has_moved = True
         self._numbered += 1
         connection = Connection(
             ConnectionId(self._numbered),
@@ -121,6 +129,7 @@ class Board:
 
     def gone(self, connection: Connection) -> None:
         """It is over, and so is everything upstream remembered on it."""
+        self.has_moved = True
         connection.closed()
         self.pool.remove(connection)
         del self.relays[connection.id]
@@ -133,6 +142,7 @@ class Board:
         """No new turns; closed when empty."""
         if not connection.is_open:
             return
+        self.has_moved = True
         connection.retire()
         what = fault.value if fault is not None else None
         self.say(Note("connection.retired", None, connection.id, what, detail))
@@ -161,6 +171,7 @@ class Board:
         connection = self.pool.get(id_)
         if connection is None:
             return
+        self.has_moved = True
         self.relays[id_].remove(turn)
         connection.settle(turn, checkpoint, response_id, now)
         self._tidy(connection)
@@ -181,6 +192,7 @@ class Board:
         id_ = turn.connection
         turn.taken_back(now)
         self.waiting[turn.id] = None
+        self.has_moved = True
         if id_ is not None:
             self.settle(id_, turn.id, None, now)
 

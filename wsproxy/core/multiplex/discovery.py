@@ -49,6 +49,7 @@ class Discovery:
         self._board.beliefs.lanes_learned(connection.key, Lanes.UNKNOWN)
 
     def _learned(self, connection: Connection, lanes: Lanes) -> None:
+        self._board.has_moved = True
         self._board.beliefs.lanes_learned(connection.key, lanes)
         relay = self._board.relays.get(connection.id)
         if relay is not None:  # retired, the connection has closed with its last turn

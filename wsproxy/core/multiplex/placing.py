@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import assert_never
+from typing import Final, assert_never
 
 from wsproxy.core.commands import SendPing, SendTurn
 from wsproxy.core.conversation.plan import Continuation, Why
-from wsproxy.core.ids import ConnectionId, LaneName
+from wsproxy.core.ids import ConnectionId, LaneName, PoolKey
 from wsproxy.core.multiplex.alarms import Kind
 from wsproxy.core.multiplex.beliefs import Chains
 from wsproxy.core.multiplex.board import Board
@@ -18,6 +18,9 @@ from wsproxy.core.multiplex.relay import Stream
 from wsproxy.core.multiplex.turn import Turn
 
 _Claims = Counter[ConnectionId]
+#: Turns that are alike find the same connections, whatever they continue: pool key, longest turn
+#: of the session, whether they wait for discovery.
+_Alike = tuple[PoolKey, float, bool]
 
 
 class Placing:
@@ -30,10 +33,17 @@ class Placing:
     def place_waiting(self, now: float) -> None:
         """Give every waiting turn its place, or let it wait on."""
         claims: _Claims = Counter()
+        full: set[_Alike] = set()
         for id_ in list(self._board.waiting):
             turn = self._board.turns.get(id_)
             if turn is not None:
-                self._place(turn, claims, now)
+                self._place(turn, claims, full, now)
+
+    def place_newcomer(self, turn: Turn, now: float) -> None:
+        """Give the youngest turn its place; those before it wait on for what they wait for."""
+        others = [self._board.turns[id_].waits_on for id_ in self._board.waiting if id_ != turn.id]
+        claims: _Claims = Counter([on for on in others if on is not None])
+        self._place(turn, claims, set(), now)
 
     def share(self, turn: Turn, now: float) -> bool:
         """Whether the turn could be sent at once on what is open, its own dial having failed."""
@@ -43,15 +53,27 @@ class Placing:
             self._send(turn, found, now)
         return isinstance(found, Use)
 
-    def _place(self, turn: Turn, claims: _Claims, now: float) -> None:
+    def _place(self, turn: Turn, claims: _Claims, full: set[_Alike], now: float) -> None:
         if self._board.beliefs.chains(turn.key) is not Chains.PROVEN:
             _in_full(turn, "chains_unproven")
-        ask = self._ask(turn, claims, self._dial_from(turn, now), now)
-        found = self._board.pool.assign(ask, now)
+        found = self._found(turn, claims, full, now)
         if isinstance(found, Use):
             self._send(turn, found, now)
         else:
-            self._hold(turn, found, claims, now)
+            self._hold(turn, found, claims, full, now)
+
+    def _found(self, turn: Turn, claims: _Claims, full: set[_Alike], now: float) -> Use | Hold:
+        """What the pool says, which is not asked twice for turns that are alike: nothing makes
+        room while turns are placed."""
+        longest_s = self._board.beliefs.longest_turn_s(turn.key, turn.session)
+        alike = turn.key, longest_s, turn.waits_for_discovery
+        if alike in full:
+            return _NO_ROOM
+        ask = self._ask(turn, claims, self._dial_from(turn, now), now)
+        found = self._board.pool.assign(ask, now)
+        if found == _NO_ROOM:
+            full.add(alike)
+        return found
 
     # ── Asking ───────────────────────────────────────────────────────────────────────────────
 
@@ -84,7 +106,7 @@ class Placing:
 
     # ── Holding ──────────────────────────────────────────────────────────────────────────────
 
-    def _hold(self, turn: Turn, hold: Hold, claims: _Claims, now: float) -> None:
+    def _hold(self, turn: Turn, hold: Hold, claims: _Claims, full: set[_Alike], now: float) -> None:
         if self._is_hopeless(turn, hold):
             self._board.over_https(turn, "no_websocket")
             return
@@ -92,7 +114,7 @@ class Placing:
         turn.needs(hold.need, on.id if on else None, now)
         expires_at = self._expires_at(turn, hold.need, on, now)
         if now >= expires_at:
-            self._waited(turn, hold.need, claims, now)
+            self._waited(turn, hold.need, claims, full, now)
             return
         if on is not None:
             claims[on.id] += 1
@@ -146,11 +168,13 @@ class Placing:
                 return options.queue_wait_s
         assert_never(need)
 
-    def _waited(self, turn: Turn, need: Need, claims: _Claims, now: float) -> None:
+    def _waited(
+        self, turn: Turn, need: Need, claims: _Claims, full: set[_Alike], now: float
+    ) -> None:
         """It waited in vain."""
         if need is Need.DISCOVERY:
             turn.waits_for_discovery = False  # so that it waits for it once
-            self._place(turn, claims, now)
+            self._place(turn, claims, full, now)
             return
         self._board.over_https(turn, "busy" if need is Need.ROOM else "no_websocket")
 
@@ -196,6 +220,10 @@ class Placing:
         )
         self._deadlines.watch(turn.id, stream)
         self._deadlines.watch_road(connection, now)
+
+
+#: As the pool says it.
+_NO_ROOM: Final = Hold(Need.ROOM)
 
 
 def _in_full(turn: Turn, reason: str) -> None:
