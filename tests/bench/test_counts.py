@@ -29,7 +29,7 @@ ORDER = b'{"model":"m","input":"%d","stream":true,"store":false}'
 CALLS_AN_EVENT = 20
 #: One more delta in the same read.
 CALLS_A_FURTHER_EVENT = 6
-#: For a turn that waits, where another one like it was told that there is no room: 18, two to spare.
+#: For a turn that waits, another one like it having been told that there is no room: 18 measured.
 CALLS_A_TURN_THAT_WAITS = 20
 #: What the client has asked and been answered already, and must not be parsed again.
 NEW_ITEMS = 2
