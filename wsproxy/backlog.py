@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 from wsproxy.core.ids import TurnId
@@ -26,12 +25,6 @@ _SMALL_BYTES: Final = 64 * 1024
 Cut = Callable[[TurnId, Sink, Fault], None]
 
 
-@dataclass(slots=True)
-class _Behind:
-    sink: Sink
-    written: int
-
-
 class Backlog:
     """The answers whose client is behind, until it has caught up or is cut.
 
@@ -41,7 +34,7 @@ class Backlog:
     def __init__(self, limits: ReaderLimits, cut: Cut) -> None:
         self._readers = Readers(limits)
         self._cut = cut
-        self._behind: dict[TurnId, _Behind] = {}
+        self._behind: dict[TurnId, Sink] = {}
         self._fresh: dict[TurnId, Sink] = {}
         self._pause_s = min(_LONGEST_PAUSE_S, limits.stall_s / _LOOKS_A_STALL)
         self._timer: asyncio.TimerHandle | None = None
@@ -57,22 +50,17 @@ class Backlog:
     def wrote(self, turn: TurnId, sink: Sink, size: int) -> None:
         """Bytes were written to a client; nothing else happens while it keeps up."""
         buffered = sink.buffered_bytes()
-        behind = self._behind.get(turn)
-        if behind is not None:
-            behind.written += size
-        elif not buffered:
-            return
-        elif buffered <= min(size, _SMALL_BYTES):
-            # uvloop writes at the end of its round: whether this stays is seen at the next look.
-            self._fresh[turn] = sink
-            if self._timer is None:
-                self._look_soon()
-            return
-        else:
-            self._behind[turn] = behind = _Behind(sink, buffered)
+        if turn not in self._behind:
+            if not buffered:
+                return
             self._look_soon()
+            if buffered <= min(size, _SMALL_BYTES):
+                # uvloop writes at the end of its round: whether it stays is seen at the next look.
+                self._fresh[turn] = sink
+                return
+            self._behind[turn] = sink
         now = asyncio.get_running_loop().time()
-        self._readers.saw(turn, behind.written, buffered, now)
+        self._readers.saw(turn, sink.taken_bytes(), buffered, now)
         self._cut_largest()
 
     def close(self) -> None:
@@ -90,14 +78,12 @@ class Backlog:
         self._timer = None
         now = asyncio.get_running_loop().time()
         fresh, self._fresh = self._fresh, {}
-        for turn, sink in fresh.items():
-            if turn not in self._behind and (buffered := sink.buffered_bytes()):
-                self._behind[turn] = _Behind(sink, buffered)
-        for turn, behind in list(self._behind.items()):
-            buffered = behind.sink.buffered_bytes()
+        for turn, sink in (fresh | self._behind).items():
+            buffered = sink.buffered_bytes()
             if buffered:
-                self._readers.saw(turn, behind.written, buffered, now)
-            else:
+                self._behind[turn] = sink
+                self._readers.saw(turn, sink.taken_bytes(), buffered, now)
+            elif turn in self._behind:
                 self._forget(turn)
         for turn in self._readers.stalled(now):
             self._give_up(turn, Fault.CLIENT_SLOW)
@@ -110,7 +96,7 @@ class Backlog:
             self._give_up(turn, Fault.OVERLOADED)
 
     def _give_up(self, turn: TurnId, fault: Fault) -> None:
-        sink = self._behind[turn].sink
+        sink = self._behind[turn]
         self._forget(turn)
         self._cut(turn, sink, fault)
 

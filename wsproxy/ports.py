@@ -49,6 +49,10 @@ class Sink(Protocol):
     def buffered_bytes(self) -> int:
         """Bytes that the client has not taken yet."""
 
+    def taken_bytes(self) -> int:
+        """Bytes that the client has taken, framing and all. Only its growth tells something: the
+        buffer may hold what was written before this answer."""
+
 
 @dataclass(frozen=True, slots=True)
 class Target:

@@ -107,6 +107,10 @@ class Client:
         """See `ports.Sink`."""
         return 0
 
+    def taken_bytes(self) -> int:
+        """See `ports.Sink`."""
+        return 0
+
 
 class Stage:
     """A driver whose upstream says what it is told to."""

@@ -13,7 +13,7 @@ A, B, C = (TurnId(name) for name in "abc")
 def readers(**buffered: int) -> Readers:
     made = Readers(ReaderLimits(per_turn_bytes=100, stall_s=10.0, total_bytes=300))
     for name, size in buffered.items():
-        made.saw(TurnId(name), size, size, 0.0)
+        made.saw(TurnId(name), 0, size, 0.0)
     return made
 
 
@@ -46,5 +46,5 @@ def test_a_reader_is_cut_that_is_far_behind_and_takes_nothing_for_long(
     size: int, taken: int, now: float, cut: list[TurnId]
 ) -> None:
     made = readers(a=size)
-    made.saw(A, size, size - taken, 6.0)
+    made.saw(A, taken, size - taken, 6.0)
     assert made.stalled(now) == cut

@@ -95,6 +95,10 @@ class Sink:
         self._buffered = max(0.0, self._buffered - taken)
         return int(self._buffered)
 
+    def taken_bytes(self) -> int:
+        """See `ports.Sink`."""
+        return len(self.written) - self.buffered_bytes()
+
     def _head(self, status: int, headers: Headers) -> None:
         self.status = status
         self.headers = {name.lower(): value for name, value in headers}

@@ -41,6 +41,7 @@ class TurnAnswer:
             # not wait for what came behind it.
             self._transport.set_write_buffer_limits(high=0)
         self._unsent_head = b""
+        self._written_bytes = 0
         self._is_chunked = False
         self.answer: RawAnswer | None = None
 
@@ -61,7 +62,9 @@ class TurnAnswer:
         if not data or transport is None or transport.is_closing():
             return 0
         if self._is_chunked and not self._unsent_head:  # once an event: nothing else is asked
-            transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+            chunk = b"%x\r\n%b\r\n" % (len(data), data)
+            self._written_bytes += len(chunk)
+            transport.write(chunk)
         else:
             self._send(self._started().framed(data))
         return transport.get_write_buffer_size()
@@ -95,6 +98,10 @@ class TurnAnswer:
         transport = self._transport
         return transport.get_write_buffer_size() if transport is not None else 0
 
+    def taken_bytes(self) -> int:
+        """See `ports.Sink`."""
+        return self._written_bytes - self.buffered_bytes()
+
     def _started(self) -> RawAnswer:
         assert self.answer is not None, "the head comes first"
         return self.answer
@@ -105,6 +112,7 @@ class TurnAnswer:
             mark_started(self._request)
         transport = self._request.transport
         if wire and transport is not None and not transport.is_closing():
+            self._written_bytes += len(wire)
             transport.write(wire)
 
 

@@ -43,9 +43,8 @@ class Readers:
         """What all clients together have not taken."""
         return sum(reader.buffered for reader in self._readers.values())
 
-    def saw(self, turn: TurnId, written: int, buffered: int, now: float) -> None:
-        """A turn has bytes left in its buffer; `written` counts all ever written to it."""
-        taken = written - buffered
+    def saw(self, turn: TurnId, taken: int, buffered: int, now: float) -> None:
+        """A turn has bytes left in its buffer; `taken` grows whenever its client takes some."""
         reader = self._readers.get(turn)
         if reader is None:
             self._readers[turn] = _Reader(buffered, taken, now)
