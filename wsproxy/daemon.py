@@ -102,6 +102,8 @@ class Daemon:
     def report(self, core: Multiplexer, models: ModelCounters) -> Report:
         """What `/_wsproxy/pools` and `/_wsproxy/metrics` show of this moment."""
         now = self._clock()
+        names = self.recorder.names if self.recorder is not None else None
+        naming = names.short if names is not None else None  # so that traces tell the same ones
         return Report(
             version=version("wsproxy"),
             pid=os.getpid(),
@@ -113,7 +115,7 @@ class Daemon:
             downstream_accepted=self.accepted_count,
             downstream_refused=self.front.refused_count if self.front else 0,
             request_body_bytes=self.room.held_bytes,
-            pool=snapshot(core.pool.connections, core.turns.values(), core.beliefs, now),
+            pool=snapshot(core.pool.connections, core.turns.values(), core.beliefs, now, naming),
             models=ModelAnswers(**asdict(models)),
             history=Remembered(len(core.history), core.history.size_bytes),
             saved=Saved(**asdict(self.tally)),

@@ -165,7 +165,7 @@ def sends(
     parent: str | None = None,
     delta_from: int = 0,
     route: Route = Route.FULL,
-    why: str | None = ANY,
+    why: str | Why | None = ANY,
 ) -> SendTurn:
     """A turn is sent; why is not compared unless named."""
     reason = Why(why) if isinstance(why, str) else why

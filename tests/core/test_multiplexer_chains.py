@@ -38,7 +38,7 @@ from wsproxy.core.commands import (
     SendChainProbe,
     SendTurn,
 )
-from wsproxy.core.conversation.plan import Route
+from wsproxy.core.conversation.plan import Route, Why
 from wsproxy.core.events import ConnectionLost, ProbeAnswered, Slept
 from wsproxy.core.ids import ConnectionId, TurnId
 from wsproxy.core.multiplex.beliefs import PROBE_AGAIN_S, REFUTED_FOR_S, STORED_OFF_S, Chains
@@ -58,6 +58,9 @@ def one_turn_done(**options: Any) -> Playbook:
     started(story, "t1")
     finished(story, "t1")
     return story
+
+
+REFUTED = Why("chains_unproven", (("chains", "refuted"),))
 
 
 def delta(
@@ -82,6 +85,26 @@ def probing() -> Playbook:
 def test_until_ids_are_proven_to_be_looked_up_all_is_sent_in_full() -> None:
     with probing() as story:
         story >> arrived("t2", *MORE) << sends("t2", lane="l02", why="chains_unproven")
+
+
+@pytest.mark.parametrize(
+    ("answer", "about"), [(None, ()), (False, (("chains", "refuted"),))], ids=["none", "refuted"]
+)
+def test_a_turn_in_full_says_whether_chains_are_only_unproven(
+    answer: bool | None, about: tuple[tuple[str, str], ...]
+) -> None:
+    with probing() as story:
+        story >> ProbeAnswered(C2, answer) << AbortConnection(C2)
+        story >> arrived("t2", *MORE)
+        story << sends("t2", lane="l02", why=Why("chains_unproven", about))
+
+
+def test_a_turn_in_full_says_that_the_operator_has_switched_chains_off() -> None:
+    with book(chains=Chains.REFUTED) as story:
+        started(story, "t1")
+        finished(story, "t1")
+        story >> arrived("t2", user("t1"), assistant("t1"), user("more"))
+        story << sends("t2", lane="l02", why=Why("chains_unproven", (("chains", "off"),)))
 
 
 def test_a_refused_unknown_id_proves_that_ids_are_looked_up() -> None:
@@ -152,7 +175,7 @@ def test_an_upstream_that_forgot_gets_no_delta_again() -> None:
         story << RefuseTurn(T2, 502, "upstream_lost_context", ANY, is_outcome_unknown=True)
         story << AbortConnection(C1)
         story >> arrived("t3", *MORE) << opens(2)
-        story >> opened(2) << sends("t3", 2, why="chains_unproven")
+        story >> opened(2) << sends("t3", 2, why=REFUTED)
 
 
 def test_the_tripwire_holds_for_every_key_of_the_upstream() -> None:
@@ -179,7 +202,7 @@ def test_a_delta_that_waited_while_the_context_was_lost_is_sent_in_full() -> Non
         story >> sent("t2")
         story >> created(1, None, "resp_t2", "resp_other")
         story.take()
-        story >> opened(2) << sends("t3", 2, "", why="chains_unproven")
+        story >> opened(2) << sends("t3", 2, "", why=REFUTED)
 
 
 @pytest.mark.parametrize("chains", [Chains.PROVEN, Chains.UNPROVEN], ids=["vouched for", "probed"])

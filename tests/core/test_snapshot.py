@@ -39,6 +39,17 @@ def test_a_turn_that_waits_for_a_dial_makes_a_row_with_its_wait() -> None:
     assert (row.lanes_max, row.in_flight, row.longest_wait_s) == (32, 0, 2.0)
 
 
+def test_keys_and_sessions_have_the_names_that_the_caller_has_for_them() -> None:
+    with book() as story:
+        play(story, arrived("t1", session=None), opened(1))
+        core = story.core
+        pool, turns = core.pool.connections, core.turns.values()
+        found = snapshot(pool, turns, core.beliefs, story.now, lambda *of: f"name {len(of)}")
+    [row], [connection], [key] = found.sessions, found.connections, found.keys
+    assert (row.key, row.session) == ("name 1", "name 2")
+    assert (connection.key, connection.sessions, key.key) == ("name 1", ["name 2"], "name 1")
+
+
 def test_a_running_turn_is_in_flight_on_a_lane() -> None:
     with book() as story:
         play(story, arrived("t1"), opened(1), sent("t1"), created(1, "l01"), passed(1))

@@ -13,7 +13,9 @@ import pytest
 from tests.canary import TEXT, WATCH, secret
 from tests.worlds import World, eventually, user, world
 from wsproxy.cli.main import main
+from wsproxy.config import trace_folder
 from wsproxy.simulator import Rules
+from wsproxy.trace.reader import read_traces
 
 CANARY: Final = "canary-5e11"
 #: One turn at a time, on one connection: the second one has to wait.
@@ -57,6 +59,21 @@ async def test_a_session_shows_its_connection_its_lanes_and_what_it_saved() -> N
     saved = shown["saved"]
     assert (saved["turns"], saved["continued"], saved["handshakes"]) == (4, 3, 1)
     assert saved["bytes_up"] < saved["bytes_http"]
+
+
+async def test_sessions_have_the_names_under_which_their_traces_are_found() -> None:
+    async with world(trace="on") as proxy:
+        await talk(proxy, 2)
+        await talk(proxy, 2, prompt_cache_key="mine")
+        recorder = proxy.proxy.recorder
+        assert recorder is not None
+        await eventually(lambda: recorder.names is not None, recorder)
+        rows = (await pools(proxy))["pool"]["sessions"]
+        folder = trace_folder(proxy.proxy.settings)
+    told = read_traces(folder)
+    assert len(rows) == 2
+    assert {row["session"] for row in rows} == told.sessions.keys()
+    assert {row["key"] for row in rows} == {turn.key for turn in told.turns.values()}
 
 
 async def test_a_turn_that_waits_is_shown_with_its_wait() -> None:

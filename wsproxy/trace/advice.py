@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from shlex import quote
 from typing import Final
 
+from wsproxy.config import Settings
+from wsproxy.core.multiplex.recovery import Fault
 from wsproxy.trace.amounts import counted
+from wsproxy.trace.reader import Traces
 from wsproxy.trace.record import TurnRecord
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What was sent, why, and what would change it ("" where there is nothing to do)."""
+    """What was sent, why, how it ended unless well, and what would change it; "" where there is
+    nothing to say."""
 
     what: str
     why: str
+    end: str = ""
     advice: str = ""
 
 
@@ -24,8 +30,9 @@ class _Reason:
     advice: str = ""
 
 
-#: One row a reason token (contract §5.12 and wsproxy/core). `{index}`, `{type}`, `{fields}` are
-#: what the turn's `about` says.
+#: One row a reason token (contract §5.12 and wsproxy/core), and one a token and what its `chains`
+#: says. `{index}`, `{type}`, `{fields}` are what the turn's `about` says, `{cause}` and `{doctor}`
+#: what else the traces tell.
 REASONS: Final[dict[str, _Reason]] = {
     # It continues nothing
     "new_conversation": _Reason(
@@ -75,6 +82,14 @@ REASONS: Final[dict[str, _Reason]] = {
         "It is not known yet whether this upstream keeps what ids point to.",
         'The probe takes a moment; continuation = "on" skips it where you are sure.',
     ),
+    "chains_unproven refuted": _Reason(
+        "This upstream does not keep what ids point to: it was asked, or a delta has shown it.",
+        'Nothing to do; with continuation = "on" the model would lose what came before.',
+    ),
+    "chains_unproven off": _Reason(
+        'The setting says so (continuation = "off").',
+        'continuation = "auto" finds out whether this upstream keeps what ids point to.',
+    ),
     "parent_refused": _Reason(
         "Upstream refused the delta, so the turn was sent again in full, unseen by the agent.",
         "Nothing to do; if it happens often, upstream forgets early.",
@@ -92,8 +107,8 @@ REASONS: Final[dict[str, _Reason]] = {
         "Raise max_connections or max_connections_per_key_with_lanes.",
     ),
     "no_websocket": _Reason(
-        "No WebSocket could be had in time; it is tried again behind the turns' backs.",
-        "`wsproxy doctor` tells which step fails.",
+        "No WebSocket was to be had: {cause}. It is tried again behind the turns' backs.",
+        "`{doctor}` tells which step fails.",
     ),
     "transport_http": _Reason(
         "The setting says so.", 'transport = "auto" uses the WebSocket where it can be had.'
@@ -129,7 +144,7 @@ REASONS: Final[dict[str, _Reason]] = {
     "upstream_timeout": _Reason("Upstream fell silent for too long."),
     "upstream_protocol_error": _Reason("Upstream sent what cannot be accepted or attributed."),
     "upstream_tls": _Reason(
-        "The upstream's certificate could not be verified.", "`wsproxy doctor` shows it."
+        "The upstream's certificate could not be verified.", "`{doctor}` shows it."
     ),
 }
 
@@ -141,19 +156,70 @@ _WHATS: Final = {
     "http": "The request went over HTTPS, as it was.",
     "none": "wsproxy answered itself.",
 }
-_CONTINUES: Final = "What came before ({kept}) is, value for value, what this lane holds already."
+_CONTINUES: Final = (
+    "What came before ({kept}) is, value for value, what was sent and answered there before."
+)
+#: Outcomes of which an agent has no whole answer.
+_ENDS: Final = {
+    "error": "Upstream refused it, or gave it up in mid-answer",
+    "failed": "Upstream's response failed",
+    "broken": "Its answer was broken off",
+    "client_left": "The agent left before its end",
+}
+_NO_CAUSE: Final = "the last dial failed or took too long"
+_WORDS: Final = {fault.value: fault.what for fault in Fault}
 
 
-def explain(turn: TurnRecord) -> Explanation:
-    """Why this turn was a delta, or why not."""
+def explain(turn: TurnRecord, traces: Traces | None = None) -> Explanation:
+    """Why this turn was a delta, or why not, and how it ended; `traces` tell what was about it."""
     kept = turn.items - turn.items_sent
     what = _WHATS.get(turn.route, "").format(sent=turn.items_sent, all=counted(turn.items, "item"))
     if turn.is_continued:
-        return Explanation(what, _CONTINUES.format(kept=counted(kept, "item")))
-    reason = REASONS.get(turn.reason)
+        return Explanation(what, _CONTINUES.format(kept=counted(kept, "item")), _end(turn))
+    reason = REASONS.get(f"{turn.reason} {turn.about.get('chains', '')}".strip())
     if reason is None:
-        return Explanation(what, f"The reason given is {turn.reason or 'none'}.")
-    return Explanation(what, reason.why.format_map(_About(turn.about)), reason.advice)
+        return Explanation(what, f"The reason given is {turn.reason or 'none'}.", _end(turn))
+    told = {"cause": _cause(turn, traces), "doctor": _doctor(turn, traces)}
+    about = _About(turn.about | told)
+    why, advice = reason.why.format_map(about), reason.advice.format_map(about)
+    return Explanation(what, why, _end(turn), advice)
+
+
+def _end(turn: TurnRecord) -> str:
+    """How it ended, where that was not as the agent wished; what we answered ourselves is told."""
+    if turn.route == "none":
+        return ""
+    status = f"status {turn.status}" if turn.status else ""
+    faults = [_WORDS[row] for row in turn.faults if row in _WORDS]
+    why = ", ".join(filter(None, [status, _WORDS.get(turn.code, turn.code), *faults[-1:]]))
+    if turn.outcome in _ENDS:
+        return _ENDS[turn.outcome] + (f": {why}." if why else ".")
+    return f"It was answered with {why}." if (turn.status or 200) >= 400 else ""
+
+
+def _cause(turn: TurnRecord, traces: Traces | None) -> str:
+    """Why the last WebSocket before this turn's end did not come about."""
+    ended_at = turn.at + turn.took_s
+    refused = [
+        each
+        for each in (traces.connections if traces is not None else ())
+        if each.run == turn.run and each.key == turn.key and each.change == "refused"
+        if each.at <= ended_at
+    ]
+    if not refused:
+        return _NO_CAUSE
+    last = refused[-1]
+    if last.status is not None:
+        return f"the upgrade was answered with {last.status}"
+    return _WORDS.get(last.fault, last.fault) or _NO_CAUSE
+
+
+def _doctor(turn: TurnRecord, traces: Traces | None) -> str:
+    """The command that looks at the turn's upstream."""
+    run = traces.runs.get(turn.run) if traces is not None else None
+    if run is None or run.upstream in ("", Settings().upstream):
+        return "wsproxy doctor"
+    return f"wsproxy doctor --upstream {quote(run.upstream)}"
 
 
 class _About(dict[str, str]):

@@ -8,7 +8,7 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache, partial
+from functools import partial
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -31,13 +31,14 @@ class Recorder:
     def __init__(
         self,
         journal: Journal,
-        names: Callable[[], Keyed],
+        open_names: Callable[[], Keyed],
         *,
         upstream: str = "",
         has_bodies: bool = False,
     ) -> None:
-        """`names` is called by the writer's thread, once the journal's file is open."""
-        self._names = cache(names)
+        """`open_names` is called by the writer's thread, once the journal's file is open."""
+        self._open_names = open_names
+        self.names: Keyed | None = None  # until the first turn is written
         self._has_bodies = has_bodies
         self._run = secrets.token_hex(4)
         self.journal = journal
@@ -79,6 +80,11 @@ class Recorder:
         self.journal.put(partial(self._connection, change, time.time()))
 
     # ── The writer's thread ──────────────────────────────────────────────────────────────────
+
+    def _names(self) -> Keyed:
+        if self.names is None:
+            self.names = self._open_names()
+        return self.names
 
     def _turn(self, account: TurnAccount, at: float) -> Sequence[Record]:
         names = self._names()

@@ -171,6 +171,12 @@ class Beliefs:
         """Whether deltas may be sent; UNPROVEN: a probe is due or coming."""
         return Chains.REFUTED if self._has_lost_context else self.of(key).chains
 
+    def chains_told(self, key: PoolKey) -> tuple[tuple[str, str], ...]:
+        """Why no delta may be sent, for `Why.about`; nothing while it is being found out."""
+        if self._chains is Chains.REFUTED:
+            return (("chains", "off"),)
+        return (("chains", "refuted"),) if self.chains(key) is Chains.REFUTED else ()
+
     def is_chain_probe_due(self, key: PoolKey, now: float) -> bool:
         """Whether to ask, or to ask again."""
         if self._chains is not Chains.UNPROVEN or self._has_lost_context:

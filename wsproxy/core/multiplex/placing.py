@@ -55,7 +55,7 @@ class Placing:
 
     def _place(self, turn: Turn, claims: _Claims, full: set[_Alike], now: float) -> None:
         if self._board.beliefs.chains(turn.key) is not Chains.PROVEN:
-            _in_full(turn, "chains_unproven")
+            _in_full(turn, Why("chains_unproven", self._board.beliefs.chains_told(turn.key)))
         found = self._found(turn, claims, full, now)
         if isinstance(found, Use):
             self._send(turn, found, now)
@@ -226,6 +226,6 @@ class Placing:
 _NO_ROOM: Final = Hold(Need.ROOM)
 
 
-def _in_full(turn: Turn, reason: str) -> None:
+def _in_full(turn: Turn, why: Why) -> None:
     if turn.continuation.candidates:
-        turn.continuation = Continuation((), Why(reason))
+        turn.continuation = Continuation((), why)

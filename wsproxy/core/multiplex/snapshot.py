@@ -2,14 +2,15 @@
 
 Rules of this file
 ------------------
-1. Keys and sessions are shown as 8 hex of their keyed digests; nothing here can be turned back.
+1. Keys and sessions are shown as 8 hex of their keyed digests, or under the names that the caller
+   has for them (those of the trace folder); nothing here can be turned back.
 2. Everything is a plain value: JSON holds it, and the console reads it back into these types.
 3. Times are seconds before or after the moment of the snapshot, never points of a clock.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 import msgspec
@@ -23,8 +24,12 @@ from wsproxy.core.multiplex.turn import Turn
 MAX_ROWS: Final = 200
 
 
+#: A name for a pool key, or for a pool key and a session.
+Naming = Callable[..., str]
+
+
 class SessionRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One session of one key. `session` is "" for the key's default session.
+    """One session of one key. `session` may be "" for the key's default session.
 
     `lanes_max` and `in_flight_max` are summed over its connections. `no_websocket_s`: how long
     no WebSocket will be tried for it, 0 where one may be.
@@ -88,50 +93,65 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def snapshot(
-    connections: Sequence[Connection], turns: Iterable[Turn], beliefs: Beliefs, now: float
+    connections: Sequence[Connection],
+    turns: Iterable[Turn],
+    beliefs: Beliefs,
+    now: float,
+    naming: Naming | None = None,
 ) -> Snapshot:
     """What there is at `now`; `turns` are all that run or wait."""
+    name = naming or shown
     turns = list(turns)
     waits = _waits(turns, now)
-    sessions = _sessions(connections, turns, beliefs, now)
-    keys = [_key_row(key, belief, now) for key, belief in beliefs.shown().items()]
+    sessions = _sessions(connections, turns, beliefs, now, name)
+    keys = [_key_row(name(key), belief, now) for key, belief in beliefs.shown().items()]
     return Snapshot(
         turns=len(turns),
         queued=len(waits),
         longest_wait_s=_seconds(max(waits, default=0.0)),
         url_no_websocket_s=_doubt_s(beliefs.url_doubt, now),
         sessions=sessions[:MAX_ROWS],
-        connections=[_connection_row(connection, now) for connection in connections],
+        connections=[_connection_row(connection, now, name) for connection in connections],
         keys=keys[:MAX_ROWS],
         left_out=max(0, len(sessions) - MAX_ROWS) + max(0, len(keys) - MAX_ROWS),
     )
 
 
-def shown(digest: bytes) -> str:
-    """8 hex of a keyed digest; "" for the default session, which has none."""
-    return digest.hex()[:8]
+def shown(*digests: bytes) -> str:
+    """8 hex of the last one, which is a keyed digest; "" for the default session, which has none."""
+    return digests[-1].hex()[:8]
 
 
 def _sessions(
-    connections: Sequence[Connection], turns: Sequence[Turn], beliefs: Beliefs, now: float
+    connections: Sequence[Connection],
+    turns: Sequence[Turn],
+    beliefs: Beliefs,
+    now: float,
+    name: Naming,
 ) -> list[SessionRow]:
     """Those with the longest wait first, then the busiest."""
     own: dict[tuple[PoolKey, SessionName], tuple[list[Connection], list[Turn]]] = {}
     for connection in connections:
         if not connection.is_chain_probe:
-            for name in connection.sessions:
-                own.setdefault((connection.key, name), ([], []))[0].append(connection)
+            for session in connection.sessions:
+                own.setdefault((connection.key, session), ([], []))[0].append(connection)
     for turn in turns:
         own.setdefault((turn.key, turn.session), ([], []))[1].append(turn)
     rows = [
-        _session_row(name, theirs, running, _doubt_s(beliefs.doubt(name[0]), now), now)
-        for name, (theirs, running) in own.items()
+        _session_row(
+            (name(key), name(key, session)),
+            theirs,
+            running,
+            _doubt_s(beliefs.doubt(key), now),
+            now,
+        )
+        for (key, session), (theirs, running) in own.items()
     ]
     return sorted(rows, key=lambda row: (-row.longest_wait_s, -row.in_flight, row.age_s))
 
 
 def _session_row(
-    name: tuple[PoolKey, SessionName],
+    names: tuple[str, str],
     connections: Sequence[Connection],
     turns: Sequence[Turn],
     no_websocket_s: float,
@@ -140,8 +160,8 @@ def _session_row(
     waits = _waits(turns, now)
     has_open = any(connection.state is not State.DIALLING for connection in connections)
     return SessionRow(
-        key=shown(name[0]),
-        session=shown(name[1]),
+        key=names[0],
+        session=names[1],
         connections=len(connections),
         age_s=_seconds(max((now - c.dialled_at for c in connections), default=0.0)),
         lanes_used=sum(len(c.lanes) for c in connections),
@@ -155,11 +175,12 @@ def _session_row(
     )
 
 
-def _connection_row(connection: Connection, now: float) -> ConnectionRow:
+def _connection_row(connection: Connection, now: float, name: Naming) -> ConnectionRow:
+    key = connection.key
     return ConnectionRow(
         connection=connection.id,
-        key=shown(connection.key),
-        sessions=sorted(shown(name) for name in connection.sessions)[:MAX_ROWS],
+        key=name(key),
+        sessions=sorted(name(key, session) for session in connection.sessions)[:MAX_ROWS],
         state=connection.state.name.lower(),
         age_s=_seconds(now - connection.dialled_at),
         lanes=connection.lanes_belief.name.lower(),
@@ -173,9 +194,9 @@ def _connection_row(connection: Connection, now: float) -> ConnectionRow:
     )
 
 
-def _key_row(key: PoolKey, belief: Belief, now: float) -> KeyRow:
+def _key_row(key: str, belief: Belief, now: float) -> KeyRow:
     return KeyRow(
-        key=shown(key),
+        key=key,
         lanes=belief.lanes.name.lower(),
         chains=belief.chains.name.lower(),
         no_websocket_s=_doubt_s(belief.doubt, now),
