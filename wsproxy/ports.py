@@ -116,7 +116,7 @@ class LinkEvents(Protocol):
     ) -> None:
         """The connection is over (F01–F19); `unsent`: tickets whose frame had not wholly left.
 
-        The last event of this link.
+        The last event of this link. `detail` is in our own words: upstream's may hold a user's.
         """
 
 

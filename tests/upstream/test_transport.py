@@ -170,7 +170,7 @@ async def test_a_close_frame_right_behind_the_101_leaves_every_message_unsent() 
     async with serving(script) as port:
         link, noted = dial(f"ws://127.0.0.1:{port}/v1/responses")
         send(link, noted, b"turn", 1)
-        assert await noted.until("lost") == ("lost", Fault.CLOSED_POLICY, "close 1008 no", [1])
+        assert await noted.until("lost") == ("lost", Fault.CLOSED_POLICY, "close 1008", [1])
 
 
 def scripted(wire: ScriptedWire) -> tuple[WebSocketLink, Noted]:
@@ -238,7 +238,13 @@ async def test_the_transport_tells_as_soon_as_its_buffer_is_empty() -> None:
 # ---- Ends ------------------------------------------------------------------------------------
 
 ENDS = {
-    "close-1000": (close(1000, "bye"), Fault.CLOSED_NORMALLY, 1000, "close 1000 bye"),
+    "close-1000": (close(1000, "bye"), Fault.CLOSED_NORMALLY, 1000, "close 1000"),
+    "close-limit": (
+        close(1000, '{"error":{"code":"websocket_connection_limit_reached","mess'),
+        Fault.CLOSED_NORMALLY,
+        1000,
+        "close 1000 websocket_connection_limit_reached",
+    ),
     "close-1011": (close(1011), Fault.CLOSED_INTERNAL, 1011, "close 1011"),
     "close-1012": (close(1012), Fault.CLOSED_RESTARTING, 1012, "close 1012"),
     "binary": (frame(2, b"x"), Fault.BINARY_MESSAGE, 1003, "close 1003 a binary message"),

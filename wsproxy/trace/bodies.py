@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from typing import Final
 
@@ -11,20 +10,13 @@ import msgspec
 from wsproxy.core.accounts import TurnAccount
 from wsproxy.trace.keyed import Keyed
 from wsproxy.trace.record import Bodies, Content
+from wsproxy.trace.redaction import redacted, redacted_json
 
 #: Request headers that may be kept: they say which program asked, never who.
 HEADERS: Final = frozenset(
     {"user-agent", "originator", "content-type", "accept", "openai-beta", "traceparent"}
 )
 HEADER_PREFIXES: Final = ("x-stainless-",)
-#: Keys that models and tools are shown by accident: API keys, bearer tokens, private keys.
-SECRETS: Final = re.compile(
-    rb"(?i)\b(?:sk|rk|pk|ghp|gho|ghs|xox[abp]|glpat)[-_][A-Za-z0-9_-]{12,}"
-    rb"|\bAKIA[A-Z0-9]{16}\b"
-    rb"|\bbearer\s+[A-Za-z0-9._~+/-]{12,}=*"
-    rb"|-----BEGIN [A-Z ]*PRIVATE KEY-----[A-Za-z0-9+/=\\\s]*"
-)
-REDACTED: Final = b"[redacted]"
 
 
 def bodies_of(account: TurnAccount, keyed: Keyed) -> tuple[Bodies, list[Content]]:
@@ -49,7 +41,7 @@ class _Store:
         self.contents: dict[str, Content] = {}
 
     def put(self, raw: bytes) -> str:
-        raw = SECRETS.sub(REDACTED, raw).translate(None, b"\r\n")
+        raw = redacted_json(raw).translate(None, b"\r\n")
         name = self._keyed.name(raw)
         self.contents.setdefault(name, Content(name, msgspec.Raw(raw)))
         return name
@@ -59,4 +51,4 @@ def _headers(headers: Iterable[tuple[bytes, bytes]]) -> Iterable[tuple[str, str]
     for raw_name, raw_value in headers:
         name = raw_name.decode("latin-1").lower()
         if name in HEADERS or name.startswith(HEADER_PREFIXES):
-            yield name, SECRETS.sub(REDACTED, raw_value).decode("latin-1")[:300]
+            yield name, redacted(raw_value.decode("latin-1"))[:300]

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from enum import Enum, auto
 from typing import Final
 
+from wsproxy.core.api.errors import code_in_close_reason
 from wsproxy.core.ids import ConnectionId
 from wsproxy.core.multiplex.recovery import Fault
 from wsproxy.core.wire.handshake import Accepted, Refused
@@ -170,7 +171,9 @@ class WebSocketLink(asyncio.Protocol):
         """The peer said close, or something that we cannot accept."""
         if self._state is _State.OVER or self._state is _State.LOST:
             return
-        detail = f"close {ended.code} {ended.reason}".rstrip()
+        # The peer's own words may hold what a user said; a code that we know is one of the API's.
+        known = code_in_close_reason(ended.reason) or ""
+        detail = f"close {ended.code} {known if ended.is_said else ended.reason}".rstrip()
         if not self._outbox.is_between_frames or self._wire is None:
             # Inside a frame nothing else can be said, and the rest of it must not leave.
             self._lose(ended.fault, detail)

@@ -101,7 +101,7 @@ def test_the_reason_of_a_close_frame_is_passed_on_whole() -> None:
     engine = websocket()
     engine.feed(close(1000, "websocket_connection_limit_reached: 60 minutes"))
     expected = "websocket_connection_limit_reached: 60 minutes"
-    assert engine.ended == Ended(Fault.CLOSED_NORMALLY, 1000, expected)
+    assert engine.ended == Ended(Fault.CLOSED_NORMALLY, 1000, expected, is_said=True)
 
 
 # ---- Bounds ----------------------------------------------------------------------------------
@@ -266,5 +266,5 @@ def test_after_our_close_frame_nothing_else_is_written() -> None:
     assert engine.close(1000) == engine.ping(b"?") == b""
     assert engine.feed(frame(PING) + frame(TEXT, b"still read")) == [Ping(b""), b"still read"]
     engine.feed(close(1001))
-    assert engine.ended == Ended(Fault.CLOSED_NORMALLY, 1001, "")
+    assert engine.ended == Ended(Fault.CLOSED_NORMALLY, 1001, "", is_said=True)
     assert engine.take_outgoing() == b""

@@ -16,7 +16,7 @@ from typing import Final, assert_never
 from wsproxy.core.api import errors
 from wsproxy.core.api.errors import UpstreamError, upstream_error
 from wsproxy.core.commands import BreakTurn, Note, RefuseTurn, RelayError
-from wsproxy.core.conversation.plan import Continuation, Route, Why
+from wsproxy.core.conversation.plan import Continuation, Route, Why, safe
 from wsproxy.core.events import (
     ClientLeft,
     ConnectionAborted,
@@ -42,8 +42,6 @@ from wsproxy.core.multiplex.recovery import (
 )
 from wsproxy.core.multiplex.turn import Turn
 
-#: Of upstream's words, as much is passed on and logged.
-MAX_DETAIL_CHARS: Final = 200
 #: The deadline that a turn has missed when its connection's life is over.
 _OVERDUE: Final = {
     Phase.SENT: Fault.FIRST_EVENT_TIMEOUT,
@@ -85,7 +83,7 @@ class Judging:
             # It named nobody, and only seemed to mean this turn: the lane may still be in use.
             fault = Fault.ERROR_WITHOUT_LANE
         if CONNECTION_FATE[fault] is Fate.RETIRE:
-            self._board.retire(connection, fault, error.message[:MAX_DETAIL_CHARS])
+            self._board.retire(connection, fault, _named(error))
 
     def _meant(self, connection: Connection) -> TurnId | None:
         """The turn that an error without a lane must mean: the only one, if it has wholly left.
@@ -114,16 +112,15 @@ class Judging:
         found = verdict(fault, phase, frozenset(facts))
         if not isinstance(found, recovery.Wait):
             self._board.settle(connection.id, turn.id, None, now)
-        self._apply(turn, fault, found, error.message, now, error)
+        self._apply(turn, fault, found, _named(error), now, error)
 
     def _erred_for_all(self, connection: Connection, error: UpstreamError, now: float) -> None:
         """An error that names no lane while several turns run, or none (F25, F30)."""
         fault = errors.fault_of(error)
         if fault is not Fault.CONNECTION_LIMIT_REACHED:
             fault = Fault.ERROR_WITHOUT_LANE
-        detail = error.message[:MAX_DETAIL_CHARS]
-        self.all_on(connection, fault, detail, now, error)
-        self._board.retire(connection, fault, detail)
+        self.all_on(connection, fault, _named(error), now, error)
+        self._board.retire(connection, fault, _named(error))
 
     # ── Connections break ────────────────────────────────────────────────────────────────────
 
@@ -329,6 +326,11 @@ def _handed(turn: Turn) -> Phase:
     if turn.phase is Phase.ADMITTED and turn.connection is not None:
         return Phase.SENT
     return turn.phase
+
+
+def _named(error: UpstreamError) -> str:
+    """An error in our own words: upstream's message may hold what a user said."""
+    return f"status {error.status} {safe(error.code or error.type or '')}".rstrip()
 
 
 def _only_sent(turns: Sequence[Turn], connection: Connection, fault: Fault) -> Turn | None:

@@ -118,7 +118,7 @@ def snapshot(
 
 
 def shown(*digests: bytes) -> str:
-    """8 hex of the last one, which is a keyed digest; "" for the default session, which has none."""
+    """8 hex of the last one, a keyed digest; "" for the default session, which has none."""
     return digests[-1].hex()[:8]
 
 

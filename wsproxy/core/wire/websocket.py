@@ -65,12 +65,14 @@ class Ended:
     """Why no message can follow: a close frame (F08–F13) or bytes we cannot accept (F14–F19).
 
     `code` is the peer's close code (1005: it gave none), or the one that we give. `reason` is
-    the peer's own, up to 123 bytes, where upstream may name an error code, or says what was odd.
+    the peer's own (`is_said`), up to 123 bytes, where upstream may name an error code, or says
+    what was odd.
     """
 
     fault: Fault
     code: int
-    reason: str
+    reason: str = field(repr=False)
+    is_said: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,9 +313,9 @@ class WebSocket:
         match self._engine.state:
             case ConnectionState.REMOTE_CLOSING:
                 self._outgoing += self._engine.send(event.response())
-                self.ended = Ended(_CLOSE_FAULTS.get(code, Fault.CLOSED_NORMALLY), code, reason)
+                self.ended = _said(code, reason)
             case ConnectionState.CLOSED:
-                self.ended = Ended(_CLOSE_FAULTS.get(code, Fault.CLOSED_NORMALLY), code, reason)
+                self.ended = _said(code, reason)
             case _ if code == 1007:
                 self._fail(Fault.INVALID_UTF8, code, reason)
             case _:
@@ -370,6 +372,12 @@ class WebSocket:
         if self._engine.state is not ConnectionState.OPEN:
             return b""
         return bytes(self._engine.send(CloseConnection(code, reason)))
+
+
+def _said(code: int, reason: str) -> Ended:
+    """The peer's close frame."""
+    fault = _CLOSE_FAULTS.get(code, Fault.CLOSED_NORMALLY)
+    return Ended(fault, code, reason, is_said=True)
 
 
 def _is_utf8(payload: bytes) -> bool:
