@@ -76,14 +76,16 @@ def test_the_demo_sends_deltas_over_one_connection_and_gets_the_same_answers(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda each: each.name)
-def test_an_interrupted_demo_leaves_no_process_behind(number: signal.Signals) -> None:
+def test_an_interrupted_demo_leaves_no_process_behind_and_ends_as_in_a_shell(
+    number: signal.Signals,
+) -> None:
     command = [sys.executable, "-c", DEMO]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as demo:
         assert demo.stderr is not None
         assert "7 of 301 turns" in demo.stderr.readline()
         children = children_of(demo.pid)
         demo.send_signal(number)
-        assert demo.wait(PATIENCE_S) == 1
+        assert demo.wait(PATIENCE_S) == 128 + number
         assert "interrupted" in demo.stderr.read()
     assert len(children) == 2
     assert children.isdisjoint(all_processes())
@@ -121,8 +123,32 @@ def test_the_table_tells_what_is_saved_and_what_a_warm_cache_would_leave_of_it()
     direct, through, cached = (run_of("Hello", wall_s=wall_s) for wall_s in (2.0, 1.0, 1.25))
     text = shown(Report(1, REAL, direct, through, cached))
     assert "50 %" in text
-    assert "1.25 s (measured too), and 20 %" in " ".join(text.split())
+    assert "1.25 s (measured too), and 20 % of that would be saved." in in_one_line(text)
     assert text.rstrip().endswith("export OPENAI_BASE_URL=http://127.0.0.1:8787/v1")
+
+
+def test_what_took_more_is_called_more_and_never_a_negative_saving() -> None:
+    direct, through, cached = (run_of("Hello", wall_s=wall_s) for wall_s in (2.0, 2.4, 2.0))
+    text = in_one_line(shown(Report(1, REAL, direct, through, cached)))
+    assert "2.40 s │ 20 % more │" in text
+    assert "2.00 s (measured too), and wsproxy took 20 % more." in text
+    assert "-20" not in text
+
+
+def test_a_loss_that_rounds_to_nothing_is_nothing() -> None:
+    direct, through = run_of("Hello", wall_s=2.0), run_of("Hello", wall_s=2.001)
+    assert "2.00 s │ 0 % │" in in_one_line(shown(Report(1, FREE, direct, through, None)))
+
+
+def test_on_a_terminal_no_part_of_a_word_stands_out() -> None:
+    console = Console(width=100, force_terminal=True, highlight=False)
+    with console.capture() as capture:
+        table.print_opening(console, 20, REAL)
+    assert "\x1b[" not in capture.get()
+
+
+def in_one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def test_looking_at_the_log_is_not_counted() -> None:

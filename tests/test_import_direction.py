@@ -42,7 +42,8 @@ PLACES: Final = {
         *("downstream", "core", "ports", "reading", "answering", "driver", "config", "logs")
     ),
     "upstream": place("upstream", "core", "ports", "config", "logs"),
-    "trace": place("trace", "core", "config", "logs"),
+    "terminal": place("terminal", "logs", libraries="rich"),
+    "trace": place("trace", "core", "config", "logs", "terminal"),
     "simulator": place("simulator", libraries="h11 wsproto click zstandard"),
     "demo": place("demo", libraries="openai rich"),
     "metrics": place("metrics", "core", libraries="msgspec prometheus_client"),
@@ -56,7 +57,9 @@ PLACES: Final = {
     "reloading": place("config", "daemon", "logs", "options"),
     "greeting": place("config", "downstream", "options"),
     "serving": place("config", "daemon", "downstream", "greeting", "logs", "reloading", "systemd"),
-    "console": place("console", "config", "core", "metrics", libraries="msgspec rich"),
+    "console": place(
+        *("console", "config", "core", "metrics", "terminal"), libraries="msgspec rich"
+    ),
     "sidecar": place(
         "sidecar", "config", "console", "daemon", "downstream", "logs", "metrics", "options"
     ),

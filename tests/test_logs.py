@@ -140,6 +140,33 @@ def test_a_terminal_gets_text_and_a_file_gets_json() -> None:
         assert stream.getvalue().startswith("{") is is_json
 
 
+@pytest.mark.parametrize(
+    ("stream", "environment", "expected"),
+    [
+        (Terminal(), {"TERM": "xterm"}, True),
+        (Terminal(), {"NO_COLOR": ""}, True),
+        (Terminal(), {"NO_COLOR": "1"}, False),
+        (Terminal(), {"TERM": "dumb"}, False),
+        (io.StringIO(), {}, False),
+    ],
+    ids=["a terminal", "empty NO_COLOR", "NO_COLOR", "dumb", "a file"],
+)
+def test_colours_are_for_terminals_whose_user_does_not_forbid_them(
+    stream: io.StringIO,
+    environment: dict[str, str],
+    expected: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert logs.has_colours(stream, environment) is expected
+    for name in ("NO_COLOR", "TERM"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    logs.configure("info", "text", stream=stream)
+    logs.get_logger().info("turn.sent", turn="t0")
+    assert ("\x1b[" in stream.getvalue()) is expected
+
+
 def test_past_200_lines_a_second_a_name_is_sampled_and_others_are_not() -> None:
     stream, clock = io.StringIO(), Clock()
     logs.configure("info", "json", stream=stream, clock=clock)

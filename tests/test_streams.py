@@ -6,10 +6,12 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import Final
 
 import pytest
 
+from tests.trace.trace_stage import run, turn, written
 from wsproxy.cli.main import main
 
 WSPROXY: Final = f"{sys.executable} -m wsproxy"
@@ -72,7 +74,7 @@ def test_what_a_terminal_cannot_show_is_replaced_and_its_encoding_kept(encoding:
 def test_a_doctor_finishes_at_a_terminal_without_arrows() -> None:
     ran = shell(f"{WSPROXY} doctor {UPSTREAM} --listen 127.0.0.1:8", PYTHONIOENCODING="latin-1")
     assert ran.stderr == ""
-    assert "? start one: wsproxy serve" in ran.stdout
+    assert "? start one: " in ran.stdout
     assert "traces" in ran.stdout.splitlines()[-1]
 
 
@@ -80,3 +82,26 @@ def test_streams_that_are_open_are_left_as_they_are() -> None:
     before = sys.stdin, sys.stdout, sys.stderr
     assert main(["--version"]) == 0
     assert (sys.stdin, sys.stdout, sys.stderr) == before
+
+
+@pytest.mark.parametrize("command", ["--help", "config show", "trace list --json", "trace show"])
+def test_output_that_cannot_be_written_is_one_line_and_exit_code_1(
+    command: str, tmp_path: Path
+) -> None:
+    folder = written(tmp_path / "traces", [run(), turn()])
+    where = f"--dir {folder}" if command.startswith("trace") else ""
+    ran = shell(f"{WSPROXY} {command} {where} >/dev/full")
+    assert ran.stderr.splitlines() == [
+        "wsproxy: cannot write to standard output: No space left on device"
+    ]
+    assert ran.returncode == 1
+
+
+@pytest.mark.parametrize("command", ["config show", "trace list --json", "trace export"])
+def test_a_pipe_that_nobody_reads_ends_a_command_without_a_word(
+    command: str, tmp_path: Path
+) -> None:
+    folder = written(tmp_path / "traces", [run(), *map(turn, range(1, 999))])
+    where = f"--dir {folder}" if command.startswith("trace") else ""
+    ran = shell(f"{WSPROXY} {command} {where} | true")
+    assert ran.stderr == ""

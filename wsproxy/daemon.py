@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from wsproxy.config import Settings, trace_folder
+from wsproxy.config import Settings, command_for, shown_url, trace_folder
 from wsproxy.core.commands import Note
 from wsproxy.core.conversation.fields import FieldReader
 from wsproxy.core.conversation.history import History
@@ -108,7 +108,7 @@ class Daemon:
             version=version("wsproxy"),
             pid=os.getpid(),
             up_s=round(now - self._started_at, 3),
-            upstream=self.settings.upstream,
+            upstream=shown_url(self.settings.upstream),
             addresses=[str(one) for one in self.front.addresses] if self.front else [],
             is_draining=self.is_draining,
             downstream_connections=self.front.connection_count if self.front else 0,
@@ -222,6 +222,7 @@ def https_client_of(settings: Settings, upstream: Upstream) -> HttpsClient:
         upstream.origin,
         proxy=choose_proxy(upstream.origin, settings.upstream_proxy, os.environ),
         tls=client_context(settings.upstream_ca_file),
+        hint=f"`{command_for('doctor', settings.upstream)}` tells why",
     )
 
 
@@ -235,7 +236,7 @@ def recorder_of(settings: Settings) -> Recorder:
     return Recorder(
         journal,
         partial(open_keyed, folder),
-        upstream=settings.upstream,
+        upstream=shown_url(settings.upstream),
         has_bodies=settings.trace_bodies,
     )
 
@@ -246,7 +247,7 @@ def spans_of(settings: Settings) -> Spans:
     return Spans(
         settings.otlp_endpoint,
         lambda event, fields: get_logger().warning(event, address=address, **fields),
-        upstream=settings.upstream,
+        upstream=shown_url(settings.upstream),
     )
 
 

@@ -27,7 +27,7 @@ from wsproxy.core.api.errors import (
     upstream_error,
 )
 from wsproxy.core.api.events import Kind, Received, receive
-from wsproxy.core.api.request import UnfitError, frame
+from wsproxy.core.api.request import Request, UnfitError, frame
 from wsproxy.core.api.spans import EventError
 from wsproxy.core.commands import (
     AbortConnection,
@@ -62,6 +62,7 @@ from wsproxy.core.events import (
     ProbeAnswered,
     Slept,
     Tick,
+    TurnArrived,
     TurnStarted,
 )
 from wsproxy.core.ids import ConnectionId, PoolKey, TurnId
@@ -157,17 +158,15 @@ class Driver:
         id_ = new_id(self._dice)
         account = TurnAccount(id_, self._now(), inbound.http_bytes, inbound.headers)
         try:
-            if not self._options.is_websocket_used:
-                raise UnfitError("transport_http")
-            event, request = self._reader.read(id_, inbound)
+            event, request = self._read(id_, inbound, account)
         except UnfitError as error:
             account.over_https(Why(error.reason))
+            account.sent = self._now()
             return OverHttps(told(id_, Route.HTTP, account.why), account)
         self._look_for_sleep()
         outcome: asyncio.Future[OverHttps | None] = asyncio.get_running_loop().create_future()
         let_go, transcript = inbound.let_go, event.transcript
         running = RunningTurn(id_, request, transcript, let_go, sink, outcome, account)
-        account.asked(event, request)
         self._accounts.begin(account)
         self._running[id_] = running
         self._pulse.start()
@@ -176,6 +175,8 @@ class Driver:
             self._handle(event)
             del inbound, event, request  # or this frame would hold the body while it waits
             over_https = await outcome
+            if over_https is not None:
+                account.sent = self._now()
             return over_https
         except BaseException:  # cancelled, as a rule; whatever it is, the core may not keep it
             self._handle(ClientLeft(id_))
@@ -188,10 +189,29 @@ class Driver:
             if over_https is None:
                 self._accounts.end(account, self._now())
 
-    def ended_over_https(self, turn: OverHttps, status: int | None) -> None:
-        """The answer that came over HTTPS has ended; None: there was none, or it was cut."""
+    def _read(
+        self, id_: TurnId, inbound: Inbound, account: TurnAccount
+    ) -> tuple[TurnArrived, Request]:
+        """Raises `UnfitError` if it is to go over HTTPS; whose turn it is, is told all the same."""
+        identity = self._reader.identify(inbound)
+        account.asked_by(identity.pool_key, identity.hint)
+        event, request = self._reader.read(id_, inbound, identity)
+        account.asked(event, request)
+        if not self._options.is_websocket_used:
+            raise UnfitError("transport_http")
+        return event, request
+
+    def heard_over_https(self, turn: OverHttps, size: int) -> None:
+        """So many bytes of the answer came over HTTPS."""
+        turn.account.heard_over_https(size, self._now())
+
+    def ended_over_https(self, turn: OverHttps, status: int | None, code: str = "") -> None:
+        """The answer that came over HTTPS has ended; None: there was none, or it was cut.
+
+        `code`: of our own error, where we had to answer instead of upstream.
+        """
         outcome = "broken" if status is None else "completed" if status < 400 else "error"
-        turn.account.ended(outcome, status)
+        turn.account.ended(outcome, status, code)
         self._accounts.end(turn.account, self._now())
 
     def _look_for_sleep(self) -> None:

@@ -11,10 +11,11 @@ JSON lines on stderr, or text for people; safe to paste in public. Four rules ma
 from __future__ import annotations
 
 import logging
+import os
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, TextIO
@@ -199,12 +200,23 @@ JSON_FORM: Final[tuple[Processor, ...]] = (
 )
 
 
+def has_colours(stream: TextIO, environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether what is written there may be coloured: a terminal that can, and a user who lets us.
+
+    NO_COLOR: any value but an empty one (no-color.org). TERM=dumb: no escape sequences at all.
+    """
+    is_wanted = not environment.get("NO_COLOR") and environment.get("TERM") != "dumb"
+    return is_wanted and stream.isatty()
+
+
 def _text_form(stream: TextIO) -> tuple[Processor, ...]:
-    has_colours = stream.isatty() and sys.platform != "win32"
     return (
         structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False, key="time"),
         structlog.dev.ConsoleRenderer(
-            colors=has_colours, timestamp_key="time", pad_event_to=24, sort_keys=False
+            colors=has_colours(stream) and sys.platform != "win32",
+            timestamp_key="time",
+            pad_event_to=24,
+            sort_keys=False,
         ),
     )
 

@@ -80,13 +80,24 @@ class Reader:
         """The model it asked for last, as raw JSON."""
         return self._models.get(key, b'""')
 
-    def read(self, turn: TurnId, inbound: Inbound) -> tuple[TurnArrived, Request]:
+    def identify(self, inbound: Inbound) -> Identity:
+        """Whose request it is; headers that turn out to change per call are named in the log."""
+        identity = self._identities.read(self._url + inbound.query, inbound.headers)
+        for name in identity.new_volatile:
+            self._note(Note("header.volatile", detail=name))
+        return identity
+
+    def read(
+        self, turn: TurnId, inbound: Inbound, identity: Identity
+    ) -> tuple[TurnArrived, Request]:
         """Raises `UnfitError` if the request is not for the WebSocket."""
         limits = self._limits
         _check_headers(inbound.headers)
         if len(inbound.body) > limits.max_json_bytes:
             raise UnfitError("too_large")
-        identity = self._identify(inbound)
+        if identity.is_volatile:
+            raise UnfitError("volatile_header")
+        self._targets[identity.pool_key] = Target(self._url + inbound.query, identity.headers)
         request = parse(inbound.body, max_depth=limits.max_json_depth, max_items=limits.max_items)
         key = identity.pool_key
         if (model := request.value("model")) is not None:
@@ -102,16 +113,6 @@ class Reader:
             frame_bytes=len(inbound.body),
         )
         return event, request
-
-    def _identify(self, inbound: Inbound) -> Identity:
-        url = self._url + inbound.query
-        identity = self._identities.read(url, inbound.headers)
-        for name in identity.new_volatile:
-            self._note(Note("header.volatile", detail=name))
-        if identity.is_volatile:
-            raise UnfitError("volatile_header")
-        self._targets[identity.pool_key] = Target(url, identity.headers)
-        return identity
 
     def _hint(self, request: Request) -> tuple[str, SessionName] | None:
         """A body's `prompt_cache_key` means a session where no header does (contract §3)."""

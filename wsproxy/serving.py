@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -15,7 +17,7 @@ from functools import partial
 from typing import Any, Final
 
 from wsproxy import greeting
-from wsproxy.config import Loaded, Settings, SettingsError
+from wsproxy.config import Loaded, Settings, SettingsError, shown_url
 from wsproxy.daemon import Daemon, compose, loop_factory, open_daemon
 from wsproxy.downstream import descriptors
 from wsproxy.downstream.listening import ListenError
@@ -71,11 +73,11 @@ async def _serve(settings: Settings, load_again: Load) -> int:
 
 
 def _say_ready(daemon: Daemon) -> None:
-    """In the log, on stdout and to systemd."""
+    """In the log, on stdout for people and programs, and to systemd."""
     assert daemon.front is not None
     log, settings = get_logger(), daemon.settings
     base_url = greeting.base_url(settings, daemon.front.addresses[0])
-    log.info("daemon.ready", base_url=base_url, upstream=settings.upstream)
+    log.info("daemon.ready", base_url=shown_url(base_url), upstream=shown_url(settings.upstream))
     if greeting.is_nameless(settings, daemon.front.addresses):
         log.warning(
             "daemon.left_nameless",
@@ -84,9 +86,20 @@ def _say_ready(daemon: Daemon) -> None:
             code="host_not_allowed",
             detail=greeting.NAMELESS,
         )
-    with suppress(OSError):  # nobody reads it: a daemon runs all the same
-        print(f"wsproxy: ready; base URL {base_url}", flush=True)
+    if not _is_read_in_log(settings):
+        with suppress(Exception):  # nobody can be told: a daemon runs all the same
+            print(f"wsproxy: ready; base URL {base_url}", flush=True)
     notify(READY, f"STATUS=serving {base_url}")
+
+
+def _is_read_in_log(settings: Settings) -> bool:
+    """Whether who reads stdout has read it: stdout is the log's own file or pipe."""
+    is_logged = logging.getLevelNamesMapping()[settings.log_level.upper()] <= logging.INFO
+    try:
+        is_same = os.path.sameopenfile(sys.stdout.fileno(), sys.stderr.fileno())
+        return is_logged and is_same and not sys.stdout.isatty()
+    except (OSError, ValueError, AttributeError):  # no files, or none at all
+        return False
 
 
 def _signals(daemon: Daemon, load_again: Load) -> asyncio.Queue[int]:

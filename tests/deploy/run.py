@@ -1,4 +1,4 @@
-"""Compose, Kubernetes, systemd and Docker files against what reads them.
+"""Compose, Kubernetes, systemd and Docker files, and an export, against what reads them.
 
     scripts/deploy
 
@@ -93,6 +93,33 @@ def image(cache: Path) -> None:
         raise DeployError(f"the daemon ended with {daemon.returncode}")
 
 
+def har(cache: Path) -> None:
+    """A trace of the example agent, by the validator of HAR 1.2."""
+    here = Path(sys.executable).with_name("wsproxy")
+    with tempfile.TemporaryDirectory() as folder:
+        env = {**os.environ, "XDG_STATE_HOME": folder, "OPENAI_API_KEY": "any"}
+        simulated = [here, "simulate", "--listen", "127.0.0.1:0"]
+        with subprocess.Popen(simulated, stdout=subprocess.PIPE, text=True) as api:
+            try:
+                assert api.stdout is not None
+                upstream = api.stdout.readline().split()[-1]
+                agent = [sys.executable, ROOT / "docs" / "examples" / "agent.py"]
+                run(here, "run", "--upstream", upstream, "--", *agent, env=env)
+            finally:
+                api.terminate()
+        exported = Path(folder, "trace.har")
+        run(here, "trace", "export", "--format", "har", "--output", exported, env=env)
+        run("node", "-e", _IS_HAR, exported, env={**env, "NODE_PATH": str(cache / "node_modules")})
+
+
+#: Prints what is wrong, and fails, where the file is no HAR.
+_IS_HAR: Final = """
+const log = JSON.parse(require("fs").readFileSync(process.argv[1]));
+const wrong = (found) => { console.log(JSON.stringify(found.errors)); process.exit(1); };
+require("har-validator").har(log).catch(wrong);
+"""
+
+
 def until_healthy(command: list[str], env: Mapping[str, str]) -> None:
     """Ask until the health check passes."""
     deadline = time.monotonic() + START_S
@@ -109,7 +136,7 @@ def free_port() -> int:
         return port
 
 
-CHECKS: Final[tuple[Callable[[Path], None], ...]] = (compose, kubernetes, unit, lint, image)
+CHECKS: Final[tuple[Callable[[Path], None], ...]] = (compose, kubernetes, unit, lint, image, har)
 
 
 def main() -> int:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import socket
 import subprocess
 import sys
 import tomllib
@@ -29,6 +31,7 @@ COMMANDS: Final = dict(commands())
 CALLED: Final = re.compile(r"(?:^|[`/])wsproxy ([a-z]+)\b", re.MULTILINE)
 LINKED: Final = re.compile(r"\]\(([^)#:]+)\)")
 SCRIPT: Final = re.compile(r"\bscripts/[a-z]+\b")
+SHELL: Final = re.compile(r"```sh\n(.*?)```", re.DOTALL)
 FLAG: Final = re.compile(r"`(?:wsproxy [a-z]+ )?(--[a-z-]+)")
 #: A screen of a laptop.
 FIRST_SCREEN_LINES: Final = 60
@@ -70,6 +73,32 @@ def test_the_measured_table_has_the_rows_that_the_demo_prints() -> None:
         assert f"\n| {label} |" in README
     words = " ".join(README.split())
     assert REAL.in_words() in words
+
+
+def test_the_first_walk_works_as_it_stands_there_and_with_no_key() -> None:
+    [walk] = [block for block in SHELL.findall(README) if "wsproxy simulate &" in block]
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    walk = walk.replace("wsproxy simulate &", f"wsproxy simulate --listen {address} &")
+    walk = walk.replace("127.0.0.1:8089", address)
+    walk = walk.replace(
+        "explain ID", "explain $(wsproxy trace show | grep -o '^t[0-9a-f]*' | tail -1)"
+    )
+    kept = {n: v for n, v in os.environ.items() if not n.startswith(("OPENAI_", "WSPROXY_"))}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    ran = subprocess.run(
+        ["sh", "-ec", f"trap 'kill $! 2>/dev/null || :' EXIT\n{walk}"],
+        cwd=ROOT,
+        env={**kept, "PATH": path},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert re.search(r"wsproxy: \d+ turns.*, [1-9] sent as deltas", ran.stderr)
+    answer, listed, shown = ran.stdout.index("items="), ran.stdout.index("session "), "connection 1"
+    assert answer < listed < ran.stdout.index(shown)
 
 
 def test_the_bench_finds_where_its_table_goes() -> None:

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import pty
+import socket
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,8 +23,12 @@ import trustme
 from tests.worlds import KEY, world
 from wsproxy.cli.main import main
 from wsproxy.config import Settings
+from wsproxy.core.multiplex.recovery import Fault
+from wsproxy.doctor.finding import Verdict
+from wsproxy.doctor.line import Refused
 from wsproxy.doctor.local import check_traces
-from wsproxy.doctor.road import check_road
+from wsproxy.doctor.road import check_road, reason
+from wsproxy.doctor.upstream import refused
 from wsproxy.simulator import Rules, Simulator
 from wsproxy.upstream.proxy import Address, Proxy
 
@@ -111,6 +120,7 @@ async def test_behind_a_closed_port_nothing_else_is_asked(
     told = await ask_doctor(capsys, "http://127.0.0.1:11/v1")
     assert told.code == 1
     assert told["tcp"][0] == "fail"
+    assert told["tcp"][1].startswith("127.0.0.1:11: connection refused → ")
     assert told["upgrade"] == ("left out", "upstream cannot be reached → ")
     assert told["traces"][0] == "ok"
 
@@ -126,7 +136,8 @@ async def test_as_text_each_line_has_its_verdict_first(capsys: pytest.CaptureFix
         code = await asyncio.to_thread(main, ["doctor", "--upstream", sim.base_url])
     lines = capsys.readouterr().out.splitlines()
     assert code == 0
-    assert lines[0].startswith("ok       config       1 settings given: upstream")
+    upstream = f"upstream {sim.base_url} (flag --upstream); 1 setting given: upstream"
+    assert lines[0] == f"ok       config       {upstream}"
     at = next(n for n, line in enumerate(lines) if "compression" in line)
     assert lines[at].startswith("warn ")
     assert lines[at + 1].strip() == "→ nothing: frames go as they are"
@@ -268,3 +279,128 @@ async def test_a_daemon_that_this_shell_does_not_use_is_pointed_out(
         monkeypatch.setenv("OPENAI_BASE_URL", proxy.proxy.base_url)
         await asyncio.to_thread(main, arguments)
     assert Told(0, capsys.readouterr().out)["daemon"] == ("ok", f"ready at {listen} → ")
+
+
+async def test_the_upstream_of_the_running_daemon_is_checked_where_no_other_is_named(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async with world() as proxy:
+        assert proxy.proxy.front is not None
+        listen = str(proxy.proxy.front.addresses[0])
+        code = await asyncio.to_thread(main, ["doctor", "--json", "--listen", listen])
+        told = Told(code, capsys.readouterr().out)
+        assert told["config"][1].startswith(
+            f"upstream {proxy.sim.base_url} (the daemon at {listen}); 1 setting given: listen"
+        )
+        assert (code, told["lanes"][0]) == (0, "ok")
+        other = ["doctor", "--json", "--listen", listen, "--upstream", "http://127.0.0.1:9/v1"]
+        await asyncio.to_thread(main, other)
+    told = Told(1, capsys.readouterr().out)
+    assert told["config"][1].startswith("upstream http://127.0.0.1:9/v1 (flag --upstream); ")
+    assert told["daemon"] == (
+        "warn",
+        f"ready at {listen}, but its upstream is {proxy.sim.base_url}"
+        f" → `wsproxy doctor --upstream {proxy.sim.base_url}` checks that one",
+    )
+
+
+def test_where_no_daemon_runs_the_command_that_starts_one_has_the_upstream(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    upstream = "http://127.0.0.1:11/v1"
+    main(["doctor", "--json", "--listen", "127.0.0.1:9", "--upstream", upstream])
+    _, text = Told(1, capsys.readouterr().out)["daemon"]
+    assert f"start one: `wsproxy serve --upstream {upstream}`" in text
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b'{\n  "error": {"message": "Not\\nhere.", "code": "x_y"}\n}\n', "404: Not here. (x_y)"),
+        (b'{"error": {"message": "No.", "type": "t", "code": null}}', "404: No. (t)"),
+        (b"<h1>\r\n\tNo\x1b[31m</h1>\n", "404: <h1> No\\u001b[31m</h1>"),
+        (b'{"detail":\n "no"}', '404: {"detail": "no"}'),
+        (b"", "answered 404"),
+    ],
+    ids=["an error", "no code", "a page", "another document", "nothing"],
+)
+def test_a_refusal_is_one_line_that_moves_no_cursor(body: bytes, told: str) -> None:
+    finding = refused(Refused(Fault.UPGRADE_UNSUPPORTED, 404, body, ""), KEY)
+    assert finding.text.endswith(told)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (ConnectionRefusedError(111, "Connect call failed ('127.0.0.1', 9)"), "connection refused"),
+        (
+            OSError("Multiple exceptions: [Errno 111] Connect …, [Errno 113] Connect …"),
+            "connection refused, no route to host",
+        ),
+        (socket.gaierror(-2, "Name or service not known"), "Name or service not known"),
+        (TimeoutError(), "nothing within 5 s"),
+        (ConnectionError("the proxy said HTTP/1.1 407"), "the proxy said HTTP/1.1 407"),
+    ],
+    ids=["refused", "several addresses", "no name", "silence", "a proxy"],
+)
+def test_what_the_system_said_is_told_in_plain_words(error: Exception, told: str) -> None:
+    assert reason(error) == told
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "is_coloured"),
+    [("TERM", "xterm", True), ("NO_COLOR", "1", False), ("TERM", "dumb", False)],
+)
+def test_on_a_terminal_verdicts_are_coloured_unless_that_is_not_wanted(
+    name: str, value: str, is_coloured: bool
+) -> None:
+    told = on_a_terminal(["doctor", "--upstream", "http://127.0.0.1:9/v1"], {name: value})
+    assert "config" in told
+    assert ("\x1b[" in told) is is_coloured
+
+
+def on_a_terminal(arguments: list[str], more: dict[str, str]) -> str:
+    """What a command prints where its stdout is a terminal."""
+    master, slave = pty.openpty()
+    kept = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "TERM")}
+    with subprocess.Popen(
+        [sys.executable, "-m", "wsproxy", *arguments], stdout=slave, env={**kept, **more}
+    ) as child:
+        os.close(slave)
+        told = b"".join(_until_closed(master))
+        child.wait(30)
+    os.close(master)
+    return told.decode()
+
+
+def _until_closed(terminal: int) -> Iterator[bytes]:
+    with suppress(OSError):  # Linux tells the end of a terminal so
+        while data := os.read(terminal, 4096):
+            yield data
+
+
+async def test_a_key_that_upstream_repeats_is_shown_nowhere(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    body = f'{{"error":{{"message":"bad key Bearer {KEY}"}}}}'
+    answer = f"HTTP/1.1 429 X\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n{body}"
+
+    async def repeat(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer.encode())
+        writer.close()
+
+    async with await asyncio.start_server(repeat, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        told = await ask_doctor(capsys, f"http://127.0.0.1:{port}/v1")
+    assert "bad key Bearer [the key]" in told["upgrade"][1]
+    assert KEY not in told.output
+
+
+def test_traces_need_as_much_room_as_the_settings_say(tmp_path: Path) -> None:
+    folder = tmp_path / "traces"
+    verdicts = [
+        check_traces(Settings(trace_dir=folder, trace_min_free_bytes=free), {}).verdict
+        for free in (0, 1 << 60)
+    ]
+    assert verdicts == [Verdict.OK, Verdict.WARN]

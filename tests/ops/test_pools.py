@@ -8,12 +8,15 @@ import re
 from pathlib import Path
 from typing import Any, Final
 
+import aiohttp
 import pytest
 
-from tests.canary import TEXT, WATCH, secret
+from tests.canary import SECRET, TEXT, WATCH, secret
+from tests.conftest import LogLines
 from tests.worlds import World, eventually, user, world
 from wsproxy.cli.main import main
-from wsproxy.config import trace_folder
+from wsproxy.config import Settings, trace_folder
+from wsproxy.daemon import running
 from wsproxy.simulator import Rules
 from wsproxy.trace.reader import read_traces
 
@@ -119,6 +122,25 @@ async def test_keys_and_sessions_are_shown_as_8_hex_and_never_as_they_are() -> N
     assert all(re.fullmatch("[0-9a-f]{8}", name) for name in names)
 
 
+async def test_the_token_of_an_upstream_that_is_a_wsproxy_itself_is_not_shown(
+    tmp_path: Path, log_lines: LogLines
+) -> None:
+    upstream = "http://127.0.0.1:9/t/4f2a-token/v1"
+    settings = Settings(upstream=upstream, listen=("127.0.0.1:0",), trace_dir=tmp_path / "t")
+    async with running(settings) as daemon, aiohttp.ClientSession() as client:
+        headers = {"Authorization": f"Bearer {SECRET}"}
+        async with client.post(f"{daemon.base_url}/responses", json={}, headers=headers) as answer:
+            told = await answer.text()
+        assert daemon.front is not None
+        async with client.get(f"http://{daemon.front.addresses[0]}/_wsproxy/pools") as answer:
+            shown = await answer.json()
+    assert shown["upstream"] == "http://127.0.0.1:9/t/TOKEN/v1"
+    journal = b"".join(path.read_bytes() for path in (tmp_path / "t").glob("journal-*"))
+    assert b"/t/TOKEN/" in journal
+    assert "4f2a-token" not in f"{told} {shown} {journal!r} {log_lines()}"
+    assert "--upstream http://127.0.0.1:9/t/TOKEN/v1" in told
+
+
 async def test_answers_of_the_model_cache_are_counted() -> None:
     async with world() as proxy:
         for _ in range(3):
@@ -127,6 +149,20 @@ async def test_answers_of_the_model_cache_are_counted() -> None:
                 assert list_.status == 200
         shown = await pools(proxy)
     assert shown["models"] == {"hits": 2, "misses": 1, "revalidations": 0, "stale_served": 0}
+
+
+async def test_a_client_that_names_the_version_it_has_shares_the_line_of_all_others() -> None:
+    async with world() as proxy:
+        url, key = f"{proxy.proxy.base_url}/models", {"Authorization": f"Bearer {secret('models')}"}
+        async with proxy.client.get(url, headers=key) as first:
+            tag = first.headers["etag"]
+        statuses = []
+        for known in (tag, f"W/{tag}", '"another"'):
+            async with proxy.client.get(url, headers={**key, "If-None-Match": known}) as answer:
+                statuses.append(answer.status)
+        shown = await pools(proxy)
+    assert statuses == [304, 304, 200]
+    assert (shown["models"]["hits"], shown["models"]["misses"]) == (3, 1)
 
 
 # ── The console ──────────────────────────────────────────────────────────────────────────────

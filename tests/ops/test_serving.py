@@ -148,6 +148,31 @@ def test_the_base_url_that_is_told_works_once_the_token_stands_in_it(tmp_path: P
 
 
 @pytest.mark.parametrize(
+    ("level", "where", "events"),
+    [
+        ("info", subprocess.STDOUT, ["daemon.ready", "daemon.draining", "daemon.stopped"]),
+        ("info", subprocess.DEVNULL, [None]),
+        ("error", subprocess.STDOUT, [None]),
+    ],
+    ids=["where the log is", "elsewhere", "where the log says nothing"],
+)
+def test_the_base_url_is_told_on_stdout_unless_the_log_told_it_there(
+    level: str, where: int, events: list[str | None]
+) -> None:
+    command = [sys.executable, "-m", "wsproxy", "serve", "--listen", "127.0.0.1:0"]
+    with subprocess.Popen(
+        [*command, "--log-level", level], stdout=subprocess.PIPE, stderr=where, text=True
+    ) as daemon:
+        assert daemon.stdout is not None
+        first = daemon.stdout.readline()
+        daemon.terminate()
+        lines = [first, *daemon.stdout]
+        assert daemon.wait(PATIENCE_S) == 0
+    assert "http://127.0.0.1:" in first
+    assert [json.loads(line)["event"] if line[0] == "{" else None for line in lines] == events
+
+
+@pytest.mark.parametrize(
     ("more", "name", "warning"),
     [("", "HOST", "host_not_allowed"), ("allowed_hosts = ['proxy.lan']\n", "proxy.lan", None)],
     ids=["no name", "a name"],

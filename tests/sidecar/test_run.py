@@ -18,12 +18,8 @@ import pytest
 
 from tests.canary import PAGES, SECRET, TEXT, WATCH
 from wsproxy.cli.main import main
-from wsproxy.config import Settings
-from wsproxy.console.words import counted
 from wsproxy.demo import children
-from wsproxy.metrics.tally import Tally
 from wsproxy.sidecar.child import ChildError, run_child
-from wsproxy.sidecar.running import may_probe, summary
 
 CHILD: Final = str(Path(__file__).with_name("child.py"))
 RUN: Final = [sys.executable, "-m", "wsproxy", "run"]
@@ -111,7 +107,7 @@ def test_ctrl_c_at_a_terminal_reaches_the_child_once(upstream: str) -> None:
         os.close(slave)
         text = read_until(master, "ready True")
         os.write(master, b"\x03")
-        text += read_until(master, "no turn came through")
+        text += read_until(master, "ended with exit code 5 before any turn")
         assert running.wait(PATIENCE_S) == 5
     os.close(master)
     assert "seen ['SIGINT']" in text
@@ -196,24 +192,62 @@ def test_a_command_is_told_that_it_gets_a_free_port(capsys: pytest.CaptureFixtur
 
 
 @pytest.mark.parametrize(
-    ("upstream", "handshakes", "is_named"),
+    ("arguments", "problem", "advice"),
     [
-        ("http://127.0.0.1:1/v1", 2, True),
-        ("http://127.0.0.1:1/v1", 1, False),
-        ("https://api.openai.com/v1", 2, False),
+        (
+            ["--upstrem", "x", "--", "true"],
+            "no such option '--upstrem'",
+            "did you mean --upstream?",
+        ),
+        (["--port", "9", "true"], "no such option '--port'", "did you mean --listen?"),
+        (["-x", "true"], "no such option '-x'", "see `wsproxy run --help`"),
+        (["--"], "missing argument", "see `wsproxy run --help`"),
     ],
+    ids=["mistyped", "of other programs", "short", "no command"],
 )
-def test_the_probe_of_an_unknown_upstream_explains_a_handshake(
-    upstream: str, handshakes: int, is_named: bool
+def test_a_word_before_the_command_that_is_no_option_is_wrong_use(
+    arguments: list[str], problem: str, advice: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tally = Tally(turns=5, continued=2, handshakes=handshakes)
-    first, _ = summary(tally, 1, may_probe=may_probe(Settings(upstream=upstream)))
-    assert counted(handshakes, "WebSocket handshake") in first
-    assert ("may be the probe" in first) is is_named
+    assert main(["run", *arguments]) == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith(f"wsproxy: {problem}")
+    assert second.strip() == advice
 
 
-def test_the_summary_names_what_went_another_way() -> None:
-    tally = Tally(turns=5, continued=2, over_https=1, refused=1, bytes_http=9000, bytes_up=1500)
-    first, second = summary(tally, 2)
-    assert "5 turns, 2 sent as deltas, 1 over HTTPS, 1 refused" in first
-    assert "1.5 KB sent up instead of 9 KB over HTTP (6.0 × fewer)" in second
+@pytest.mark.parametrize(
+    "command",
+    [["sh", "-c", 'echo "$@"', "sh"], ["--", "sh", "-c", 'echo "$@"', "sh"]],
+    ids=["no dashes", "dashes"],
+)
+def test_words_behind_the_command_are_its_own_even_where_they_look_like_ours(
+    command: list[str], upstream: str
+) -> None:
+    ran = subprocess.run(
+        [*RUN, "--upstream", upstream, *command, "--upstream", "mine", "--help", "--", "-x"],
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert (ran.returncode, ran.stdout) == (0, "--upstream mine --help -- -x\n"), ran.stderr
+
+
+def test_behind_a_running_daemon_a_command_goes_to_that_daemons_upstream(upstream: str) -> None:
+    with children.proxy(upstream) as through:
+        ran = subprocess.run(
+            [*RUN, "--continuation", "on", "--", sys.executable, CHILD, "3", "0"],
+            env=environment(OPENAI_BASE_URL=through, SAYS=TEXT, PAGES=" ".join(PAGES)),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+            check=False,
+        )
+    assert ran.returncode == 0, ran.stderr
+    said, first, _ = ran.stderr.splitlines()
+    assert said == (
+        f"wsproxy: OPENAI_BASE_URL names a wsproxy; this one goes to its upstream, {upstream}"
+    )
+    assert first.startswith("wsproxy: 3 turns, 2 sent as deltas; 1 WebSocket handshake for ")

@@ -45,6 +45,20 @@ def test_an_order_off_the_menu_is_refused(text: str) -> None:
         parse_fault(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "choice"),
+    [
+        ("nowhere:reset", "choose from handshake, before_first_event, mid_stream, after_terminal"),
+        ("handshake:close", "choose from eof, hang, reset, status"),
+        ("mid_stream:garbage=tea", "choose from binary, frame, json, masked, object, rsv, type, "),
+    ],
+    ids=["place", "fault", "garbage"],
+)
+def test_what_is_on_the_menu_is_told_in_words(text: str, choice: str) -> None:
+    with pytest.raises(FaultError, match=choice):
+        parse_fault(text)
+
+
 def test_orders_are_matched_by_place_transport_and_canary_and_counted_down() -> None:
     faults = Faults()
     faults.order("mid_stream:reset:2", Fault("mid_stream", "eof", canary="c", over="any"))

@@ -19,9 +19,10 @@ PATIENCE_S = 5.0
 
 @dataclass
 class Receiver:
-    """`got`: content type and body of each request. It answers while `gate` is open."""
+    """`got`: content type and body of each request. It answers `status` while `gate` is open."""
 
     url: str = ""
+    status: int = 200
     got: list[tuple[str, bytes]] = field(default_factory=list)
     gate: threading.Event = field(default_factory=threading.Event)
 
@@ -59,7 +60,7 @@ def receiving() -> Iterator[Receiver]:
             body = self.rfile.read(int(self.headers["content-length"]))
             receiver.got.append((self.headers["content-type"], body))
             receiver.gate.wait(PATIENCE_S)
-            self.send_response(200 if self.path == "/v1/traces" else 404)
+            self.send_response(receiver.status if self.path == "/v1/traces" else 404)
             self.end_headers()
 
         def log_message(self, *_: object) -> None:

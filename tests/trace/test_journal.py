@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -188,6 +189,24 @@ def test_a_full_file_is_followed_by_another_and_the_oldest_goes(tmp_path: Path) 
     assert len(files) == 3
     assert turn(200).turn in read_traces(tmp_path / "traces").turns
     assert turn(1).turn not in read_traces(tmp_path / "traces").turns
+
+
+@pytest.mark.parametrize("is_folder", [True, False], ids=["the folder", "its file"])
+def test_what_is_removed_under_a_running_daemon_is_begun_anew(
+    is_folder: bool, tmp_path: Path
+) -> None:
+    folder = tmp_path / "traces"
+    journal = journal_in(folder)
+    journal.put(lambda: [turn(1)])
+    wait_for(lambda: journal.written == 1)
+    if is_folder:
+        shutil.rmtree(folder)
+    else:
+        journals(folder)[0].unlink()
+    journal.put(lambda: [turn(2)])
+    journal.close()
+    assert list(read_traces(folder).turns) == [turn(2).turn]
+    assert journal.dropped == 0
 
 
 def test_two_daemons_write_two_files(tmp_path: Path) -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import ast
 import json
 import re
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+from rich.console import Console
 
 from tests.trace.trace_stage import AT, connection, run, turn, written
 from wsproxy.cli.main import main
@@ -16,6 +19,8 @@ from wsproxy.trace import picture
 from wsproxy.trace.advice import REASONS, explain
 from wsproxy.trace.amounts import duration
 from wsproxy.trace.reader import read_traces
+from wsproxy.trace.record import Bodies, Content
+from wsproxy.trace.report import by_day, by_session
 
 ROOT = Path(__file__).parents[2]
 #: Everything that moves a cursor, changes colours or turns the direction of writing.
@@ -113,7 +118,10 @@ def test_nothing_of_the_journal_reaches_the_terminal_raw(
         (["export", "--format", "pdf"], "'pdf' is not one of", 2),
         (["export", "--to", "http://127.0.0.1:1"], "--to goes with --format otlp", 2),
         (["export", "--format", "otlp", "--to", "file:///x"], "no http or https URL", 1),
-        (["shw"], "no such command 'shw'", 2),
+        (["show", "t"], "3 ids begin with 't'", 1),
+        (["show", "--bodies"], "--bodies needs the id of a turn", 2),
+        (["stats", "t000000000001"], "is a turn, not a session", 1),
+        (["shw"], "there is no command 'shw'", 2),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
@@ -179,17 +187,87 @@ def test_a_reason_of_a_later_wsproxy_is_named_at_least() -> None:
     assert "invented" in told.why
 
 
-@pytest.mark.parametrize("width", [80, 120, 160])
-def test_a_picture_fits_its_line(width: int, folder: Path) -> None:
+def pictures(folder: Path, width: int) -> str:
     traces = read_traces(folder)
-    console = picture.console()
-    console.width = width
-    with console.capture() as capture:
-        console.print(picture.session_list(traces.newest_first(), width))
-        console.print(picture.session_picture(traces, traces.latest, width))
-    lines = capture.get().splitlines()
+    out = Console(file=StringIO(), width=width)
+    out.print(picture.session_list(traces.newest_first(), width))
+    out.print(picture.session_picture(traces, traces.latest, width))
+    out.print(picture.all_statistics(by_day(traces), by_session([traces.latest]), width))
+    out.print(picture.turn_picture(traces.latest.turns[1], width))
+    assert isinstance(out.file, StringIO)
+    return out.file.getvalue()
+
+
+@pytest.mark.parametrize("width", [60, 80, 120, 160])
+def test_in_a_short_line_ids_numbers_and_times_stay_whole(width: int, folder: Path) -> None:
+    shown = pictures(folder, width)
+    lines = shown.splitlines()
     assert max(map(len, lines)) <= width
-    assert any("t000000000003" in line and "history_edited" in line for line in lines)
+    assert any(re.match("t000000000003 .*full his.* [0-9]+ ms .*█", line) for line in lines)
+    assert re.search(r"^5e551011 +[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2} ", shown, re.M)
+    assert not re.search("[0-9.k]…", shown)
+    assert ("a wider terminal shows also: " in shown) is (width < 160)
+    assert any("full history_edited" in line for line in lines) is (width >= 80)
+
+
+def test_a_failed_turn_keeps_its_status_where_its_reason_is_cut(tmp_path: Path) -> None:
+    failed = {"route": "none", "reason": "upstream_outcome_unknown", "outcome": "refused"}
+    folder = written(tmp_path / "traces", [run(), turn(1), turn(2, status=502, **failed)])
+    assert re.search(r"none \(502\) .*…", pictures(folder, 50))
+
+
+def test_columns_that_no_terminal_shows_reach_a_pipe(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    assert "spared" in shown(["stats"], folder, capsys)
+    assert "first event p50" in shown(["stats"], folder, capsys)
+    assert "https" in shown(["list"], folder, capsys)
+    assert " conv " in shown(["show"], folder, capsys)
+
+
+def test_json_has_what_the_tables_have(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (row,) = json.loads(shown(["list", "--json"], folder, capsys))
+    assert (row["name"], row["last_turn_at"], row["model"]) == ("5e551011", AT + 3, "gpt-5.6")
+    assert row["figures"]["saved_share"] == 0.5
+    session = json.loads(shown(["show", "--json"], folder, capsys))
+    assert [one["turn"] for one in session["turns"]] == [turn(n).turn for n in (1, 2, 3)]
+    assert session["connections"][0]["change"] == "opened"
+    assert session["figures"]["cached_share"] == 0.8
+    one = json.loads(shown(["show", "t000000000003", "--json"], folder, capsys))
+    assert one["reason"] == "history_edited"
+    assert "Input item 4" in one["explanation"]["why"]
+    stats = json.loads(shown(["stats", "--json"], folder, capsys))
+    assert stats["days"][0]["figures"]["first_event_p99_s"] == 0.1
+
+
+def test_the_texts_of_a_turn_have_json_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = [Content("00ff", msgspec.Raw(b'"hello"')), Content("00aa", msgspec.Raw(b"[1,]"))]
+    with_texts = turn(1, bodies=Bodies(input=["00ff", "00aa"], output=["gone"]))
+    folder = written(tmp_path / "traces", [run(), *told, with_texts])
+    texts = json.loads(shown(["show", "t", "--bodies", "--json"], folder, capsys))["texts"]
+    assert texts == [
+        {"place": "input 0", "json": "hello"},
+        {"place": "input 1", "json": None},
+        {"place": "output 0", "json": None},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [("missing", "missing does not exist"), ("empty", "no traces yet in"), ("file", "no turns in")],
+)
+def test_a_folder_that_was_named_is_to_be_checked(
+    name: str, problem: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    assert main(["trace", "list", "--dir", str(tmp_path / name)]) == 1
+    first, second = capsys.readouterr().err.splitlines()
+    assert problem in first
+    assert "check --dir" in second
 
 
 @pytest.mark.parametrize(

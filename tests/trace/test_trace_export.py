@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -163,20 +164,51 @@ def test_a_collector_gets_spans_that_decode(folder: Path, collector: Receiver) -
 
 
 @pytest.mark.parametrize(
-    ("path", "problem"),
-    [("/elsewhere", "did not take it"), ("", "did not take it")],
-    ids=["another path", "the root"],
+    ("path", "status", "problem", "advice"),
+    [
+        ("/elsewhere", 0, "did not take it: it answered 404 Not Found", "/v1/traces"),
+        ("/v1/traces", 401, "did not take it: it answered 401 Unauthorized", "credentials"),
+        ("/v1/traces", 599, "did not take it: it answered 599", "its own log"),
+    ],
+    ids=["another path", "a key", "an unknown status"],
 )
-def test_a_collector_that_refuses_is_named(
+def test_a_collector_that_refuses_is_named_with_its_status(
     path: str,
+    status: int,
     problem: str,
+    advice: str,
     folder: Path,
     collector: Receiver,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    collector.status = status or collector.status
     arguments = ["trace", "export", "--format", "otlp", "--to", collector.url + path]
     assert main([*arguments, "--dir", str(folder)]) == 1
-    assert problem in capsys.readouterr().err
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.endswith(problem)
+    assert advice in second
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("http://127.0.0.1:{}/v1/traces", "cannot be reached: nothing listens there"),
+        ("http://127.0.0.1:x/", "is no http or https URL"),
+        ("http://[::1", "is no http or https URL"),
+    ],
+    ids=["nobody there", "no port", "no address"],
+)
+def test_a_collector_that_cannot_be_asked_is_told_in_words(
+    url: str, problem: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    arguments = ["trace", "export", "--format", "otlp", "--to", url.format(port)]
+    assert main([*arguments, "--dir", str(folder)]) == 1
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.endswith(problem)
+    assert "Errno" not in first
+    assert second.startswith("  ")
 
 
 # ── JSON lines ───────────────────────────────────────────────────────────────────────────────
@@ -189,3 +221,15 @@ def test_json_lines_are_ascii_and_by_time(tmp_path: Path) -> None:
     records = [json.loads(line) for line in text.splitlines()]
     assert [record["kind"] for record in records] == ["connection", "turn", "turn"]
     assert [record["at"] for record in records] == [AT, AT + 1, AT + 2]
+
+
+def test_a_turn_is_exported_alone(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["trace", "export", turn(2).turn, "--dir", str(folder)]) == 0
+    records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [one["turn"] for one in records if one["kind"] == "turn"] == [turn(2).turn]
+
+
+def test_an_export_in_lines_can_be_read_again(folder: Path, tmp_path: Path) -> None:
+    target = tmp_path / "exported.jsonl"
+    assert main(["trace", "export", "-o", str(target), "--dir", str(folder)]) == 0
+    assert read_traces(target).turns == read_traces(folder).turns

@@ -8,7 +8,16 @@ import msgspec
 import pytest
 
 from tests.trace.trace_stage import AT, connection, run, turn, written
-from wsproxy.trace.reader import TraceError, find, find_turn, follow, read_traces
+from wsproxy.trace.reader import (
+    NoTracesError,
+    TraceError,
+    chosen,
+    find,
+    find_session,
+    find_turn,
+    follow,
+    read_traces,
+)
 from wsproxy.trace.record import Content, Dropped, Phases, TurnRecord, decode, encode
 from wsproxy.trace.report import by_day, figures, percentile, spans
 
@@ -74,15 +83,16 @@ def test_the_latest_session_is_the_one_where_something_happened_last(tmp_path: P
     [
         ("5e551012", "there is no session or turn", "did you mean 5e551011?"),
         ("zzzzzzzz", "there is no session or turn", "`wsproxy trace list`"),
-        ("t000", "may be t000000000001, t000000000002", "give more of it"),
-        ("5e", "there is no session or turn", ""),
-        ("\x1b[2J", "'\\x1b[2J'", ""),
+        ("t", "3 ids begin with 't': t000000000001, t000000000002", "give more of it"),
+        ("", "there is no session or turn ''", ""),
+        ("t0000…", "there is no session or turn 't0000…'", ""),
+        ("\x1b[2J\u202e", "'\\x1b[2J\\u202e'", ""),
     ],
 )
 def test_an_id_that_says_too_little_is_answered_with_what_to_do(
     word: str, problem: str, advice: str, tmp_path: Path
 ) -> None:
-    traces = read_traces(written(tmp_path / "traces", [turn(1), turn(2)]))
+    traces = read_traces(written(tmp_path / "traces", [turn(1), turn(2), turn(3)]))
     with pytest.raises(TraceError) as refusal:
         find(traces, word)
     assert problem in refusal.value.problem
@@ -91,10 +101,24 @@ def test_an_id_that_says_too_little_is_answered_with_what_to_do(
 
 def test_the_beginning_of_an_id_is_enough(tmp_path: Path) -> None:
     traces = read_traces(written(tmp_path / "traces", [turn(1), turn(255)]))
-    assert find(traces, "5e5") is traces.latest
+    assert find(traces, "5") is find_session(traces, "5e5") is traces.latest
     assert find_turn(traces, "t0000000000f").turn == turn(255).turn
     with pytest.raises(TraceError, match="is a session, not a turn"):
-        find_turn(traces, "5e5")
+        find_turn(traces, "5")
+    with pytest.raises(TraceError, match="is a turn, not a session") as refusal:
+        find_session(traces, "t0000000000f")
+    assert "its session is 5e551011" in refusal.value.advice
+
+
+def test_a_session_is_chosen_whole_and_a_turn_alone(tmp_path: Path) -> None:
+    turns = [turn(n, session="5e551011" if n < 4 else "77777777") for n in range(1, 6)]
+    traces = read_traces(written(tmp_path / "traces", turns))
+    names = [turn(n).turn for n in range(1, 6)]
+    both = chosen(traces, [names[2], "7", names[0], names[4]])
+    assert [(s.id, [t.turn for t in s.turns]) for s in both] == [
+        ("5e551011", [names[0], names[2]]),
+        ("77777777", names[3:]),
+    ]
 
 
 def make_nothing(folder: Path) -> None:
@@ -113,10 +137,11 @@ def make_idle(folder: Path) -> None:
 def test_where_there_is_nothing_yet_it_says_how_to_begin(make: object, tmp_path: Path) -> None:
     assert callable(make)
     make(tmp_path / "traces")
-    with pytest.raises(TraceError) as refusal:
+    with pytest.raises(NoTracesError) as refusal:
         read_traces(tmp_path / "traces")
     assert "traces" in refusal.value.problem
-    assert "serve" in refusal.value.advice
+    assert "`wsproxy serve`" in refusal.value.advice
+    assert "`wsproxy run`" in refusal.value.advice
 
 
 def test_following_gives_whole_new_lines_of_old_and_new_files(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
 import msgspec
@@ -18,6 +20,9 @@ SECRETS = {
     "field": "x_acme_project",
     "model": "acme-secret-model",
     "type": "acme_item",
+    "own model": "gpt-acme-secret-project-x",
+    "code": "no_such_acme_thing",
+    "about": "acme words",
     "text": TEXT,
 }
 
@@ -35,6 +40,7 @@ def folder(tmp_path: Path) -> Path:
         turn(1, model=SECRETS["model"], bodies=Bodies(input=["00ff"])),
         turn(2, reason="fields_changed", about={"fields": f"tools,{SECRETS['field']}"}),
         turn(3, reason="foreign_item", about={"index": "3", "type": SECRETS["type"]}),
+        turn(4, model=SECRETS["own model"], code=SECRETS["code"], about={"x": SECRETS["about"]}),
     ]
     return written(tmp_path / "traces", records)
 
@@ -54,7 +60,7 @@ def test_a_copy_is_a_journal_without_what_was_removed(
         assert words in told
     copy = read_traces(tmp_path / "copy")
     (session,) = copy.newest_first()
-    assert [t.at for t in session.turns] == [0, 1, 2]
+    assert [t.at for t in session.turns] == [0, 1, 2, 3]
     assert session.turns[1].about == {"fields": "tools,other"}
     assert session.turns[0].phases == turn(1).phases
 
@@ -67,6 +73,47 @@ def test_two_copies_cannot_be_joined(folder: Path, capsys: pytest.CaptureFixture
     ids = [{word for word in text.split('"') if len(word) in (8, 13)} for text in texts]
     common = ids[0] & ids[1] - {"bytes_up"}
     assert not {word for word in common if all(c in "t0123456789abcdef" for c in word)}
+
+
+@pytest.fixture
+def copy(folder: Path, tmp_path: Path) -> Path:
+    """A shared file under a name of its own, of a daemon that began before the session did."""
+    written(folder, [run(at=AT - 9), connection(at=AT - 5)], number=2)
+    target = tmp_path / "shared.jsonl"
+    assert main(["trace", "share", "--dir", str(folder), "-o", str(target)]) == 0
+    return target
+
+
+@pytest.mark.parametrize(
+    "arguments", [["list"], ["show"], ["show", "t"], ["explain", "t"], ["stats"], ["export"]]
+)
+def test_a_copy_can_be_read_by_name_and_has_no_dates(
+    arguments: list[str], copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    turn_id = next(iter(read_traces(copy).turns))
+    which = [turn_id if word == "t" else word for word in arguments]
+    assert main(["trace", *which, "--dir", str(copy)]) == 0
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    assert "1970" not in shown.out
+    if arguments[0] in ("list", "stats"):
+        assert re.search(r"^(\w{8} +)?- ", shown.out, re.MULTILINE)
+
+
+def test_a_copy_has_nothing_to_replay(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert main(["trace", "replay", "--dir", str(copy)]) == 1
+    problem, advice = capsys.readouterr().err.splitlines()
+    assert "nothing to replay" in problem
+    assert "replay the original" in advice
+
+
+def test_a_turn_is_shared_alone(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["trace", "share", turn(2).turn, "--dir", str(folder)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    turns = [json.loads(line) for line in lines if '"kind":"turn"' in line]
+    assert [one["reason"] for one in turns] == ["fields_changed"]
 
 
 def test_dates_are_not_kept(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

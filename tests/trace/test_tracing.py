@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.canary import SECRET
+from tests.canary import SECRET, secret
 from tests.conftest import LogLines
 from tests.worlds import TOOL, World, answers, eventually, user, world
 from wsproxy.cli.main import main
@@ -123,8 +123,36 @@ async def test_a_turn_over_https_is_told_with_its_status(tmp_path: Path) -> None
     assert (first.route, first.reason, first.transport) == ("http", "transport_http", "https")
     assert (first.status, first.outcome, first.connection) == (200, "completed", None)
     assert first.bytes_up == first.bytes_http > 0
+    assert (first.model, first.items, first.items_sent) == ("sim", 1, 1)
+    assert first.bytes_down > 0
+    phases = first.phases
+    assert phases.sent is not None
+    assert phases.first_event is not None
+    assert phases.done is not None
+    assert phases.sent <= phases.first_event <= phases.done
     assert second.status == refused.status >= 400
     assert second.outcome == "error"
+
+
+@pytest.mark.parametrize(
+    ("headers", "body"),
+    [({"idempotency-key": "k"}, {}), ({}, {"background": True}), ({}, {"stream": 1})],
+    ids=["idempotency key", "background", "odd member"],
+)
+async def test_a_turn_that_only_https_can_carry_stands_in_its_own_agents_session(
+    headers: dict[str, str], body: dict[str, Any], tmp_path: Path
+) -> None:
+    async with traced(tmp_path / "traces") as w:
+        for name in ("one", "two"):
+            who = {"key": secret(name), "headers": {"session-id": name}}
+            await w.turn([user("hello")], **who)
+            who["headers"] = {**headers, "session-id": name}
+            await w.turn([user("hello")], **who, **body)
+    traces = read_traces(tmp_path / "traces")
+    assert len(traces.sessions) == 2
+    for session in traces.sessions.values():
+        assert [turn.route for turn in session.turns] == ["full", "http"]
+        assert len({turn.key for turn in session.turns}) == 1
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,14 @@ import json
 import signal
 from importlib.util import find_spec
 from types import FrameType
+from typing import Final
 
 import click
 
 #: The simulator keeps every event of a loop for the comparison.
-MAX_CALLS = 500
+MAX_CALLS: Final = 500
+#: What a shell adds to a signal's number to make it an exit code.
+SIGNAL_BASE: Final = 128
 
 
 @click.command()
@@ -28,18 +31,23 @@ def demo(calls: int, plain: bool, as_json: bool) -> int:
 
     Starts the simulated API and the proxy as processes of their own on free ports, lets
     openai-python do the same tool loop on both roads, and prints what each took. Ends with exit
-    code 0 if every answer was the same, else 1.
+    code 0 if every answer was the same, 1 if not, 130 after Ctrl-C, 143 after SIGTERM.
     """
     if find_spec("openai") is None:  # an agent of our own would show nothing about real ones
         raise click.UsageError(
             "the agent of the demo is openai-python, which is not installed\npip install openai"
         )
-    signal.signal(signal.SIGTERM, _interrupt)
-    return _run(calls, plain, as_json)
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        return _run(calls, plain, as_json)
+    except KeyboardInterrupt as interrupt:
+        number = interrupt.args[0] if interrupt.args else signal.SIGINT
+        click.echo("wsproxy: interrupted", err=True)
+        return SIGNAL_BASE + int(number)
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt  # so that SIGTERM, too, ends the children first
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt(number)  # so that SIGTERM, too, ends the children first
 
 
 def _run(calls: int, plain: bool, as_json: bool) -> int:
@@ -48,7 +56,7 @@ def _run(calls: int, plain: bool, as_json: bool) -> int:
     from wsproxy.demo import costs, table
     from wsproxy.demo.story import StoryError, roads, tell
 
-    aside, out = Console(stderr=True), Console()
+    aside, out = Console(stderr=True, highlight=False), Console(highlight=False)
     chosen = costs.FREE if plain else costs.REAL
     table.print_opening(aside if as_json else out, calls, chosen)
     try:

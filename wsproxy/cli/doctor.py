@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from wsproxy.cli.options import load_settings, settings_options
+from wsproxy.cli.options import SettingsCommand, load_settings, settings_options
 from wsproxy.config import Loaded, SettingsError
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ _COLOURS: Final = {"ok": "green", "warn": "yellow", "fail": "red", "left out": "
 _READY_TIMEOUT_S: Final = 0.8
 
 
-@click.command()
+@click.command(cls=SettingsCommand)
 @click.option("--json", "as_json", is_flag=True, help="As one JSON object, for programs.")
 @click.option("--ready", is_flag=True, help="Only: exit code 0 if the daemon is ready, else 1.")
 @settings_options
@@ -30,7 +31,8 @@ def doctor(as_json: bool, ready: bool, **options: Any) -> int:
     Settings, daemon, HTTP proxy, DNS, TCP, TLS, key, clock, upgrade, compression, round trip,
     lanes, chains, trace folder: each line says ok, warn, fail or left out, and what to do. The key
     is taken from OPENAI_API_KEY; without one the checks that need it are left out. No model runs.
-    Exit code 1 if a check failed.
+    Exit code 1 if a check failed. Upstream is that of the settings or, where these name none, the
+    running daemon's; the first line says which.
 
     With --ready it only asks the daemon at the address of the settings: for probes of containers
     and supervisors.
@@ -68,6 +70,7 @@ async def _examine(options: dict[str, Any], as_json: bool) -> int:
 
 
 async def _findings(options: dict[str, Any]) -> AsyncIterator[Finding]:
+    from wsproxy.doctor.daemon import as_the_daemon_is, find_daemon
     from wsproxy.doctor.examination import examine
     from wsproxy.doctor.finding import fail
     from wsproxy.logs import configure
@@ -78,13 +81,18 @@ async def _findings(options: dict[str, Any]) -> AsyncIterator[Finding]:
         yield fail("config", error.problem, error.advice)
         return
     configure("error", loaded.settings.log_format)
-    async for finding in examine(loaded):
+    daemon = find_daemon(loaded.settings)
+    async for finding in examine(as_the_daemon_is(loaded, daemon), daemon):
         yield finding
 
 
 def _print(finding: Finding) -> None:
+    from wsproxy.logs import has_colours
+
     word = finding.verdict.value
-    mark = click.style(f"{word:8}", fg=_COLOURS[word])
+    mark = f"{word:8}"
+    if has_colours(sys.stdout):
+        mark = click.style(mark, fg=_COLOURS[word])
     click.echo(f"{mark} {finding.check:12} {finding.text}")
     if finding.advice:
         click.echo(f"{'':22}→ {finding.advice}")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import version
@@ -19,7 +20,7 @@ from typing import Any, Final
 
 import click
 
-from wsproxy.cli.streams import prepare_streams
+from wsproxy.cli.streams import OutputError, prepare_streams, watched_output
 from wsproxy.config import SettingsError
 
 EXIT_FAILED: Final = 1
@@ -58,9 +59,13 @@ class Commands(click.Group):
         name = args[0]
         if not name.startswith("-") and name not in self.list_commands(ctx):
             close = get_close_matches(name, self.list_commands(ctx), n=1)
-            hint = f"did you mean {close[0]}?" if close else "`wsproxy --help` lists them"
-            raise click.UsageError(f"there is no command {name!a}\n{hint}")
+            hint = f"\ndid you mean {close[0]}?" if close else ""
+            raise click.UsageError(f"{_NO_COMMAND} {name!r}.{hint}", ctx)
         return super().resolve_command(ctx, args)
+
+
+#: As click begins it, for the groups whose members it knows itself.
+_NO_COMMAND: Final = "No such command"
 
 
 @click.group(
@@ -81,7 +86,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     prepare_streams()
     try:
-        ended: Any = wsproxy.main(arguments, prog_name="wsproxy", standalone_mode=False)
+        with watched_output():
+            ended: Any = wsproxy.main(arguments, prog_name="wsproxy", standalone_mode=False)
+    except OutputError as error:
+        return complain(f"cannot write to standard output: {error}", "", EXIT_FAILED)
+    except BrokenPipeError:
+        return EXIT_FAILED
     except SettingsError as error:
         return complain(error.problem, error.advice, EXIT_USAGE)
     except click.UsageError as error:
@@ -96,9 +106,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def complain(problem: str, advice: str, exit_code: int) -> int:
     """Say on stderr what is wrong and what to do about it; returns the exit code."""
-    click.echo(f"wsproxy: {problem}", err=True)
-    if advice:
-        click.echo(f"  {advice}", err=True)
+    with suppress(OSError):  # who cannot be told anything has the exit code
+        click.echo(f"wsproxy: {problem}", err=True)
+        if advice:
+            click.echo(f"  {advice}", err=True)
     return exit_code
 
 
@@ -112,6 +123,9 @@ def _complain_of_usage(error: click.UsageError) -> int:
     close: Sequence[str] = getattr(error, "possibilities", None) or ()
     if close:
         problem, advice = problem.split(" Did you mean")[0], f"did you mean {close[0]}?"
+    if problem.startswith(_NO_COMMAND):
+        problem = problem.replace(_NO_COMMAND, "there is no command", 1)
+        advice = advice or f"`{command} --help` lists them"
     problem = problem[:1].lower() + problem[1:].removesuffix(".")
     return complain(problem, advice or f"see `{command} --help`", EXIT_USAGE)
 

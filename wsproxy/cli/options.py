@@ -11,10 +11,33 @@ import click
 
 from wsproxy.config import SETTINGS, Given, Loaded, Setting, load
 
+#: What other programs call an option of ours.
+USUAL_NAMES: Final = {
+    **dict.fromkeys(("--port", "-p", "--host", "-H", "--bind", "-b", "--address"), "--listen"),
+    **dict.fromkeys(("--url", "--base-url", "--api-base", "--target", "--backend"), "--upstream"),
+    **dict.fromkeys(("--verbose", "-v", "--debug", "--quiet", "-q"), "--log-level"),
+    **dict.fromkeys(("--token", "--auth"), "--token-file"),
+}
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 #: What stands for the value of an option in its help, where it is no choice and no duration.
 PLACEHOLDERS: Final = {"listen": "HOST:PORT", "upstream": "URL", "token_file": "FILE"}
+
+
+class SettingsCommand(click.Command):
+    """A command with `settings_options` that knows what a mistyped one may have meant."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            usual = USUAL_NAMES.get(error.option_name)
+            known = {name for parameter in self.params for name in parameter.opts}
+            if usual not in known:
+                raise
+            told = f"{error.message}\ndid you mean {usual}?"
+            raise click.UsageError(told, error.ctx) from None
 
 
 def settings_options(command: F) -> F:

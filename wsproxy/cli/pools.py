@@ -23,7 +23,8 @@ def pools(as_json: bool, **options: Any) -> None:
     import msgspec
 
     from wsproxy.console.asking import AskError, get_report
-    from wsproxy.console.screen import console, screen
+    from wsproxy.console.screen import screen
+    from wsproxy.terminal.table import console
 
     try:
         report = get_report(daemon_urls(options))
@@ -32,4 +33,5 @@ def pools(as_json: bool, **options: Any) -> None:
     if as_json:
         click.echo(json.dumps(msgspec.to_builtins(report), indent=2))
     else:
-        console().print(screen(report))
+        out = console()
+        out.print(screen(report, width=out.width))

@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from wsproxy.cli.options import load_settings, settings_options
+from wsproxy.cli.options import SettingsCommand, load_settings, settings_options
 
 
-@click.command()
+@click.command(cls=SettingsCommand)
 @settings_options
 def serve(**options: Any) -> int:
     """Run the daemon in the foreground.

@@ -6,6 +6,8 @@ Rules of this file
    for the standard streams.
 2. What a terminal cannot show becomes `?`: an arrow is no reason to end.
 3. A child finds closed what was closed: the stand-ins are not inherited (PEP 446).
+4. Output that cannot be written ends the command with an `OutputError`, whoever wrote it; a pipe
+   that nobody reads any more ends it without a word.
 """
 
 from __future__ import annotations
@@ -13,7 +15,9 @@ from __future__ import annotations
 import io
 import os
 import sys
-from typing import Final
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
 
 _NAMES: Final = ("stdin", "stdout", "stderr")
 
@@ -29,6 +33,44 @@ def prepare_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+
+
+class OutputError(Exception):
+    """Standard output cannot be written: a full disk, a limit. Says why."""
+
+
+@contextmanager
+def watched_output() -> Iterator[None]:
+    """Raise `OutputError` inside wherever standard output fails, its last flush included."""
+    before = sys.stdout
+    if before is not sys.__stdout__ or not isinstance(before, io.TextIOWrapper) or before.isatty():
+        yield  # a terminal is never full, and what else stands there is somebody's own
+        return
+    raw = _Output(before.fileno(), "wb", closefd=False)
+    sys.stdout = io.TextIOWrapper(io.BufferedWriter(raw), before.encoding, before.errors)
+    try:
+        yield
+        sys.stdout.flush()
+    finally:
+        sys.stdout = before
+
+
+class _Output(io.FileIO):
+    """A file that fails once; what is still in buffers above it then is lost anyway."""
+
+    _has_failed = False
+
+    def write(self, text: Any) -> int:
+        if self._has_failed:
+            return len(text)
+        try:
+            return super().write(text)
+        except BrokenPipeError:
+            self._has_failed = True
+            raise
+        except OSError as error:
+            self._has_failed = True
+            raise OutputError(error.strerror) from None
 
 
 def _is_open(descriptor: int) -> bool:

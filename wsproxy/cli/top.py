@@ -28,8 +28,8 @@ def top(interval: float, count: int | None, as_json: bool, **options: Any) -> No
     import msgspec
 
     from wsproxy.console.asking import AskError, get_report
-    from wsproxy.console.screen import console
     from wsproxy.console.top import follow, reports
+    from wsproxy.terminal.table import console
 
     urls = daemon_urls(options)
     seen = reports(lambda: get_report(urls), interval, count)

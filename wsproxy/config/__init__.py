@@ -7,6 +7,7 @@ flags > environment > TOML file > defaults; `pages` writes the documentation fro
 from __future__ import annotations
 
 from wsproxy.config.addresses import is_loopback, join_address, split_address
+from wsproxy.config.commands import command_for, is_shown_only, shown_url
 from wsproxy.config.errors import SettingsError
 from wsproxy.config.folders import state_folder, trace_folder
 from wsproxy.config.loading import Given, Loaded, load
@@ -21,10 +22,13 @@ __all__ = [
     "Setting",
     "Settings",
     "SettingsError",
+    "command_for",
     "is_loopback",
+    "is_shown_only",
     "join_address",
     "load",
     "read_token",
+    "shown_url",
     "split_address",
     "state_folder",
     "trace_folder",

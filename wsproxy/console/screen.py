@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from rich.console import Console, Group, RenderableType
-from rich.table import Table
+from rich.console import Group, RenderableType
 from rich.text import Text
 
 from wsproxy.console.words import age, count, counted, size, times
 from wsproxy.core.multiplex.snapshot import ConnectionRow, KeyRow, SessionRow
 from wsproxy.metrics.report import Report
+from wsproxy.terminal.table import PIPED_WIDTH, Column, Look, said, table, wider
 
 _DEFAULT_SESSION: Final = "-"  # turns that gave no hint of a session
-_PIPED_COLUMNS: Final = 160
+_LOOK: Final = Look(gap=1, has_rule=False)
 #: Longer than what a turn may wait for a dial: somebody should look.
 _LONG_WAIT_S: Final = 3.0
 
 
-def console() -> Console:
-    """Standard output; where it is piped, wide enough for every column."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else _PIPED_COLUMNS)
-
-
-def screen(report: Report, before: Report | None = None) -> RenderableType:
-    """Everything; with the report before it, rates too."""
-    return Group(*_lines(report, before), "", *_tables(report))
+def screen(
+    report: Report, before: Report | None = None, width: int = PIPED_WIDTH
+) -> RenderableType:
+    """Everything that fits into lines of `width`; with the report before it, rates too."""
+    return Group(*_lines(report, before), "", *_tables(report, width))
 
 
 def _lines(report: Report, before: Report | None) -> Iterator[Text]:
@@ -35,7 +31,7 @@ def _lines(report: Report, before: Report | None) -> Iterator[Text]:
     state = " · draining" if report.is_draining else ""
     yield Text(
         f"wsproxy {report.version} · pid {report.pid} · up {age(report.up_s)}"
-        f" · {report.upstream}{state}"
+        f" · {said(report.upstream)}{state}"
     )
     rate = _rate(report, before)
     yield Text(
@@ -69,68 +65,67 @@ def _rate(report: Report, before: Report | None) -> str:
     return f" ({per_s:.1f}/s)"
 
 
-def _tables(report: Report) -> Iterator[RenderableType]:
+def _tables(report: Report, width: int) -> Iterator[RenderableType]:
     pool = report.pool
-    yield _table(
-        "session key conns! age! lanes! in-flight! queued! wait! transport breaker!",
-        (_session(row) for row in pool.sessions),
-    )
+    tables = [table(_SESSIONS, pool.sessions, width, _LOOK)]
     if pool.connections:
-        yield _table(
-            "conn! key session state age! lanes! warm! in-flight! heard!",
-            (_connection(row) for row in pool.connections),
-        )
+        tables.append(table(_CONNECTIONS, pool.connections, width, _LOOK))
     told = [row for row in pool.keys if row.chains != "proven" or row.no_websocket_s]
     if told:
-        yield _table("key lanes chains failures! breaker! fault", (_key(row) for row in told))
+        tables.append(table(_KEYS, told, width, _LOOK))
+    yield from tables
     if pool.left_out:
         yield Text(f"{pool.left_out} more are not shown")
+    yield from wider([name for each in tables for name in each.hidden])
 
 
-def _table(columns: str, rows: Iterator[Sequence[str]]) -> Table:
-    """A `!` after a column's name sets its cells to the right."""
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
-    for name in columns.split():
-        table.add_column(
-            name.rstrip("!"), justify="right" if name.endswith("!") else "left", no_wrap=True
-        )
-    for row in rows:
-        table.add_row(*row)
-    return table
+_SESSIONS: Final[Sequence[Column[SessionRow]]] = (
+    Column("session", lambda row: row.session or _DEFAULT_SESSION, is_right=False),
+    Column("key", lambda row: row.key, is_right=False, rank=7),
+    Column("conns", lambda row: str(row.connections), rank=3),
+    Column("age", lambda row: age(row.age_s) if row.connections else "-", rank=5),
+    Column("lanes", lambda row: f"{row.lanes_used}/{row.lanes_max}", rank=6),
+    Column("in-flight", lambda row: f"{row.in_flight}/{row.in_flight_max}"),
+    Column("queued", lambda row: str(row.queued)),
+    Column("wait", lambda row: _wait(row)),
+    Column("transport", lambda row: row.transport, is_right=False, rank=1),
+    Column("breaker", lambda row: _breaker(row.no_websocket_s), rank=2),
+)
+_CONNECTIONS: Final[Sequence[Column[ConnectionRow]]] = (
+    Column("conn", lambda row: str(row.connection)),
+    Column("key", lambda row: row.key, is_right=False, rank=5),
+    Column("session", lambda row: _sessions(row), is_right=False),
+    Column("state", lambda row: row.state, is_right=False),
+    Column("age", lambda row: age(row.age_s), rank=1),
+    Column("lanes", lambda row: _lanes(row), rank=2),
+    Column("warm", lambda row: str(row.lanes_warm), rank=4),
+    Column("in-flight", lambda row: f"{row.in_flight}/{row.in_flight_max}"),
+    Column("heard", lambda row: age(row.heard_s), rank=3),
+)
+_KEYS: Final[Sequence[Column[KeyRow]]] = (
+    Column("key", lambda row: row.key, is_right=False),
+    Column("lanes", lambda row: row.lanes, is_right=False, rank=4),
+    Column("chains", lambda row: row.chains, is_right=False, rank=2),
+    Column("failures", lambda row: str(row.dial_failures), rank=3),
+    Column("breaker", lambda row: _breaker(row.no_websocket_s), rank=1),
+    Column("fault", lambda row: row.fault or "-", is_right=False, least=12),
+)
 
 
-def _session(row: SessionRow) -> list[str]:
+def _wait(row: SessionRow) -> Text:
     wait = age(row.longest_wait_s) if row.queued else "-"
-    return [
-        row.session or _DEFAULT_SESSION,
-        row.key,
-        str(row.connections),
-        age(row.age_s) if row.connections else "-",
-        f"{row.lanes_used}/{row.lanes_max}",
-        f"{row.in_flight}/{row.in_flight_max}",
-        str(row.queued),
-        f"[bold]{wait}[/]" if row.longest_wait_s > _LONG_WAIT_S else wait,
-        row.transport,
-        age(row.no_websocket_s) if row.no_websocket_s else "-",
-    ]
+    return Text(wait, style="bold" if row.longest_wait_s > _LONG_WAIT_S else "")
 
 
-def _connection(row: ConnectionRow) -> list[str]:
+def _breaker(no_websocket_s: float) -> str:
+    return age(no_websocket_s) if no_websocket_s else "-"
+
+
+def _sessions(row: ConnectionRow) -> str:
     names = [name or _DEFAULT_SESSION for name in row.sessions]
     more = f" +{len(names) - 1}" if len(names) > 1 else ""
-    return [
-        str(row.connection),
-        row.key,
-        "(probe)" if row.is_probe else f"{names[0]}{more}" if names else _DEFAULT_SESSION,
-        row.state,
-        age(row.age_s),
-        f"{row.lanes_used}/{row.lanes_max}" if row.lanes != "off" else "none",
-        str(row.lanes_warm),
-        f"{row.in_flight}/{row.in_flight_max}",
-        age(row.heard_s),
-    ]
+    return "(probe)" if row.is_probe else f"{names[0]}{more}" if names else _DEFAULT_SESSION
 
 
-def _key(row: KeyRow) -> list[str]:
-    breaker = age(row.no_websocket_s) if row.no_websocket_s else "-"
-    return [row.key, row.lanes, row.chains, str(row.dial_failures), breaker, row.fault or "-"]
+def _lanes(row: ConnectionRow) -> str:
+    return f"{row.lanes_used}/{row.lanes_max}" if row.lanes != "off" else "none"

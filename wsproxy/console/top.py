@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from itertools import chain
 
 from rich.console import Console
 from rich.live import Live
@@ -32,14 +33,18 @@ def reports(take: Take, interval_s: float, rounds: int | None) -> Iterator[Repor
 
 
 def follow(console: Console, seen: Iterator[Report]) -> None:
-    """Redraw at a terminal; where the output is piped, one screen after another."""
+    """Redraw at a terminal; where the output is piped, one screen after another.
+
+    The first report is had before the screen is cleared, so that what `seen` raises is told on it.
+    """
     before: Report | None = None
     if not console.is_terminal:
         for report in seen:
             console.print(screen(report, before), "")
             before = report
         return
+    first = next(seen)
     with Live(console=console, screen=True, auto_refresh=False) as live:
-        for report in seen:
-            live.update(screen(report, before), refresh=True)
+        for report in chain([first], seen):
+            live.update(screen(report, before, console.width), refresh=True)
             before = report

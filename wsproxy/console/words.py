@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
+from wsproxy.terminal.amounts import size as size
+
 _MINUTE: Final = 60.0
 _HOUR: Final = 3600.0
-_UNITS: Final = ("B", "KB", "MB", "GB", "TB")
 
 
 def age(seconds: float) -> str:
@@ -18,17 +19,6 @@ def age(seconds: float) -> str:
     if seconds < _HOUR:
         return f"{int(seconds // _MINUTE)}m{int(seconds % _MINUTE):02d}s"
     return f"{int(seconds // _HOUR)}h{int(seconds % _HOUR // _MINUTE):02d}m"
-
-
-def size(count_bytes: float) -> str:
-    """`812 B`, `61.2 KB`, `1.03 MB`: decimal, three digits."""
-    value = float(count_bytes)
-    unit = _UNITS[0]
-    for unit in _UNITS:
-        if value < 999.5 or unit == _UNITS[-1]:
-            break
-        value /= 1000
-    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.3g} {unit}"
 
 
 def count(number: int) -> str:

@@ -91,11 +91,16 @@ class TurnAccount:
     terminal: bytes = field(default=b"", repr=False)
     outputs: Sequence[bytes] = field(default=(), repr=False)
 
+    def asked_by(self, key: PoolKey, hint: tuple[str, SessionName] | None) -> None:
+        """Whose it is, whichever way it goes: two keys never share a trace (contract §3)."""
+        self.key = key
+        if hint is not None:
+            self.hint, self.session = hint
+
     def asked(self, event: TurnArrived, request: Request) -> None:
         """The request could be taken apart."""
-        self.request, self.key = request, event.key
-        if event.hint is not None:
-            self.hint, self.session = event.hint
+        self.asked_by(event.key, event.hint)
+        self.request = request
         self.model = request.value("model") or b""
         self.item_count = len(event.transcript)
         self.is_streaming = event.is_streaming
@@ -103,6 +108,12 @@ class TurnAccount:
     def over_https(self, why: Why) -> None:
         """It goes, or went, that way."""
         self.route, self.why, self.delta_from = Route.HTTP, why, 0
+
+    def heard_over_https(self, size: int, now: float) -> None:
+        """A part of an answer came that way: its body is not taken apart."""
+        if self.first_event is None:
+            self.first_event = now
+        self.down_bytes += size
 
     def ended(self, outcome: str, status: int | None = None, code: str = "") -> None:
         """It has its answer. The first word counts: a client may leave after it."""
@@ -114,7 +125,7 @@ class TurnAccount:
         self.done = now
         turn, stream = self.turn, self.stream
         if turn is not None:
-            self.session, self.sent = turn.session, turn.sent_at
+            self.session, self.sent = turn.session, self.sent or turn.sent_at
             self.conversation, self.faults = turn.conversation, tuple(turn.faults)
         if stream is not None:
             self.event_count, self.down_bytes = stream.event_count, stream.upstream_bytes

@@ -23,12 +23,13 @@ OnTurn = Callable[[str], None]
 
 #: Where bars cannot be drawn, every so many turns are told on a line.
 _TURNS_A_LINE: Final = 7
+_MORE: Final = " more"
 
 
 @contextmanager
 def progress_on(console: Console, roads: Sequence[str], turns: int) -> Iterator[OnTurn]:
     """Yields what is to be called with the road after each of its turns."""
-    if not console.is_terminal:
+    if not console.is_terminal or console.is_dumb_terminal:
         yield _Lines(console, turns)
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
@@ -49,24 +50,24 @@ class _Lines:
         self._done[road] += 1
         done = self._done[road]
         if done % _TURNS_A_LINE == 0 or done == self._turns:
-            self._console.print(f"{road}: {done} of {self._turns} turns", highlight=False)
+            self._console.print(f"{road}: {done} of {self._turns} turns")
 
 
 def print_opening(console: Console, calls: int, costs: Costs) -> None:
     """What is about to be run, and under which assumptions."""
     console.print(f"An agent loop of {calls} tool calls with openai-python {version('openai')},")
     console.print("against a simulated Responses API on this machine: no key, no network.")
-    console.print(f"Costs of the simulated service: {costs.in_words()}.\n", highlight=False)
+    console.print(f"Costs of the simulated service: {costs.in_words()}.\n")
 
 
 def print_report(console: Console, report: Report) -> None:
     """The table, what it leaves open, and how to go on."""
     console.print(as_table(report))
     for line in remarks(report):
-        console.print(line, highlight=False)
+        console.print(line)
     if report.are_answers_identical:
         console.print("\nIn front of your own agent, its key and its code unchanged:\n")
-        console.print(f"  {program()} serve", style="bold", highlight=False)
+        console.print(f"  {program()} serve", style="bold")
         console.print("  export OPENAI_BASE_URL=http://127.0.0.1:8787/v1", style="bold")
 
 
@@ -106,10 +107,12 @@ def remarks(report: Report) -> Iterator[str]:
     if report.cached is not None:
         wall_s = report.cached.loop.wall_s
         share = _percent(wall_s, report.through.loop.wall_s)
+        is_more = share.endswith(_MORE)
+        what = f"wsproxy took {share}" if is_more else f"{share} of that would be saved"
         yield (
             "The service keeps the prompt cache with the connection: a plain HTTP call finds "
             "nothing in it. If each found everything, the direct loop would take "
-            f"{wall_s:.2f} s (measured too), and {share} of that would be saved."
+            f"{wall_s:.2f} s (measured too), and {what}."
         )
 
 
@@ -136,7 +139,9 @@ def _milliseconds(before: float, after: float) -> tuple[str, str, str]:
 
 
 def _percent(before: float, after: float) -> str:
-    return f"{100 * saved(before, after):.0f} %"
+    """`50 %` of it is saved, or `20 % more` was taken."""
+    share = round(100 * saved(before, after))
+    return f"{share} %" if share >= 0 else f"{-share} %{_MORE}"
 
 
 def _connections(run: Run) -> str:

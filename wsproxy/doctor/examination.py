@@ -4,22 +4,40 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 
 from wsproxy.config import Loaded, Settings
 from wsproxy.doctor import local, road, upstream
+from wsproxy.doctor.daemon import Found, check_daemon
 from wsproxy.doctor.finding import Finding, Verdict, left_out
 from wsproxy.upstream.proxy import choose_proxy
 
 KEY_VARIABLE = "OPENAI_API_KEY"
+#: In its place.
+_KEY = "[the key]"
+#: Shorter ones are no keys but words ("any"), which may stand in any text.
+_LEAST_KEY_CHARS = 8
 
 
 async def examine(
-    loaded: Loaded, environment: Mapping[str, str] = os.environ
+    loaded: Loaded, daemon: Found, environment: Mapping[str, str] = os.environ
 ) -> AsyncIterator[Finding]:
-    """One finding after another; nothing raises because something is wrong out there."""
+    """One finding after another; nothing raises because something is wrong out there.
+
+    The key is in none of them, also where upstream repeats it.
+    """
+    key = environment.get(KEY_VARIABLE, "")
+    async for finding in _findings(loaded, daemon, environment):
+        is_told = len(key) >= _LEAST_KEY_CHARS and key in finding.text
+        yield replace(finding, text=finding.text.replace(key, _KEY)) if is_told else finding
+
+
+async def _findings(
+    loaded: Loaded, daemon: Found, environment: Mapping[str, str]
+) -> AsyncIterator[Finding]:
     settings = loaded.settings
     yield local.check_config(loaded)
-    yield local.check_daemon(settings, environment)
+    yield check_daemon(daemon, settings.upstream, environment)
     proxy_finding = local.check_proxy(settings, environment)
     yield proxy_finding
     if proxy_finding.verdict is Verdict.FAIL:

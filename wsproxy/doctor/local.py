@@ -9,43 +9,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from wsproxy.config import Loaded, Settings, SettingsError, trace_folder
-from wsproxy.console.asking import AskError, ask, candidates
-from wsproxy.console.words import size
+from wsproxy.config import Loaded, Settings, SettingsError, shown_url, trace_folder
+from wsproxy.console.words import counted, size
 from wsproxy.doctor.finding import Finding, fail, ok, warn
-from wsproxy.trace.folder import Limits
 from wsproxy.upstream.proxy import ProxyError, choose_proxy
 
-_BASE_URL_VARIABLE: Final = "OPENAI_BASE_URL"
+#: Sources of `Loaded` that somebody wrote.
+_GIVEN: Final = ("flag ", "environment ", "file ")
 
 
 def check_config(loaded: Loaded) -> Finding:
-    """They were read already: how many are not the default."""
-    given = [name for name, source in loaded.sources.items() if source != "default"]
+    """They were read already: which upstream is checked, and how many are not the default."""
+    source = loaded.sources["upstream"]
+    upstream = f"upstream {shown_url(loaded.settings.upstream)} ({source})"
+    given = [name for name, source in loaded.sources.items() if source.startswith(_GIVEN)]
     named = f": {', '.join(given[:6])}{'…' if len(given) > 6 else ''}" if given else ""
-    return ok("config", f"{len(given)} settings given{named}")
-
-
-def check_daemon(settings: Settings, environment: Mapping[str, str]) -> Finding:
-    """Whether one runs at the settings' address, and whether agents are pointed at it."""
-    urls = candidates(settings)
-    where = settings.listen[0]
-    try:
-        status, _ = ask(urls, "readyz", timeout_s=1.0)
-    except AskError:
-        return warn("daemon", f"none runs at {where}", "start one: wsproxy serve, or wsproxy run")
-    if status == 401:
-        return warn("daemon", f"the one at {where} wants another token", "see token_file")
-    if status != 200:
-        return warn("daemon", f"the one at {where} answers {status}", "is it stopping?")
-    base_url = environment.get(_BASE_URL_VARIABLE, "")
-    if f":{where.rpartition(':')[2]}/" not in f"{base_url}/":
-        return warn(
-            "daemon",
-            f"ready at {where}, but this shell's {_BASE_URL_VARIABLE} does not name it",
-            f"export {_BASE_URL_VARIABLE}=… as `wsproxy serve` prints it",
-        )
-    return ok("daemon", f"ready at {where}")
+    return ok("config", f"{upstream}; {counted(len(given), 'setting')} given{named}")
 
 
 def check_proxy(settings: Settings, environment: Mapping[str, str]) -> Finding:
@@ -76,8 +55,8 @@ def check_traces(settings: Settings, environment: Mapping[str, str]) -> Finding:
     if folder.exists() and os.name == "posix" and stat.S_IMODE(folder.stat().st_mode) & 0o077:
         return warn("traces", f"{folder} can be read by others", f"chmod 700 {folder}")
     free = shutil.disk_usage(where).free
-    if free < Limits().min_free_bytes:
-        wanted = size(Limits().min_free_bytes)
+    if free < settings.trace_min_free_bytes:
+        wanted = size(settings.trace_min_free_bytes)
         return warn("traces", f"{size(free)} free at {where}", f"traces stop below {wanted}")
     will_be = "" if folder.exists() else ", will be made"
     return ok("traces", f"{folder}{will_be}; {size(free)} free")

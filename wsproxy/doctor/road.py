@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import socket
 import ssl
@@ -26,6 +27,8 @@ CERTIFICATE_WARN_DAYS: Final = 14.0
 _SLOW_S: Final = 1.0
 _DAY_S: Final = 86_400.0
 _MAX_PROXY_HEAD: Final = 65_536
+#: asyncio words its own texts around the numbers, and joins those of several addresses to one.
+_ERRNO: Final = re.compile(r"\[Errno (\d+)\]")
 
 
 @dataclass(slots=True)
@@ -66,7 +69,7 @@ async def _check_name(address: Address) -> Finding:
             async with asyncio.timeout(STEP_TIMEOUT_S):
                 found = await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
-        why = _reason(error)
+        why = reason(error)
         return fail("dns", f"{address.host}: {why}", "check the name, the network and resolv.conf")
     hosts = list(dict.fromkeys(str(place[0]) for *_, place in found))
     text = f"{address.host} is {', '.join(hosts[:3])} ({took})"
@@ -81,7 +84,7 @@ async def _check_tcp(address: Address) -> Finding:
             async with asyncio.timeout(STEP_TIMEOUT_S):
                 _, writer = await asyncio.open_connection(address.host, address.port)
     except OSError as error:
-        return fail("tcp", f"{address}: {_reason(error)}", "a firewall, a proxy or the port?")
+        return fail("tcp", f"{address}: {reason(error)}", "a firewall, a proxy or the port?")
     await _close(writer)
     return ok("tcp", f"connected to {address} ({took})")
 
@@ -102,7 +105,7 @@ async def _check_tls(settings: Settings, upstream: Address, proxy: Proxy | None)
         advice = "if your company inspects TLS, name its CA file in upstream_ca_file"
         return fail("tls", f"{upstream.host}: {error.verify_message}", advice)
     except OSError as error:
-        return fail("tls", f"{upstream.host}: {_reason(error)}", "see upstream_ca_file and proxy")
+        return fail("tls", f"{upstream.host}: {reason(error)}", "see upstream_ca_file and proxy")
     finding = _certificate(upstream, writer.get_extra_info("ssl_object"), took)
     await _close(writer)
     return finding
@@ -160,7 +163,13 @@ async def _close(writer: asyncio.StreamWriter) -> None:
             await writer.wait_closed()
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """What went wrong, in the system's own words where it has a number."""
     if isinstance(error, TimeoutError) and not error.args:
         return f"nothing within {STEP_TIMEOUT_S:.0f} s"
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+    if isinstance(error, ssl.SSLError | socket.gaierror | UnicodeError):  # numbers of their own
+        return getattr(error, "strerror", None) or str(error) or type(error).__name__
+    codes = [error.errno] if isinstance(error, OSError) and error.errno else []
+    codes = codes or [int(code) for code in _ERRNO.findall(str(error))]
+    plain = dict.fromkeys(os.strerror(code).lower() for code in codes)
+    return ", ".join(plain) or str(error) or type(error).__name__

@@ -130,7 +130,7 @@ async def check_websocket(settings: Settings, key: str | None, model: str) -> li
     took_ms = (time.monotonic() - begun) * 1000
     if not isinstance(outcome, Opened):
         assert isinstance(outcome, Refused)
-        return [_refused(outcome, key), *_left_out("no WebSocket" if key else "needs a key")]
+        return [refused(outcome, key), *_left_out("no WebSocket" if key else "needs a key")]
     try:
         upgrade = ok("upgrade", f"101 ({took_ms:.0f} ms with DNS, TCP and TLS)")
         return [upgrade, _compression(settings, outcome), *await _questions(line, link, model)]
@@ -142,8 +142,9 @@ def _left_out(why: str) -> list[Finding]:
     return [left_out(name, why) for name in BEHIND_THE_UPGRADE]
 
 
-def _refused(outcome: Refused, key: str | None) -> Finding:
-    said = clean(outcome.body.decode("utf-8", "replace").strip()[:_SHOWN_CHARS])
+def refused(outcome: Refused, key: str | None) -> Finding:
+    """The upgrade was not accepted."""
+    said = _one_line(outcome.body)
     if outcome.status is None:
         return fail("upgrade", outcome.detail, "turns go over HTTPS; see the lines above")
     text = f"answered with {outcome.status}: {said}" if said else f"answered {outcome.status}"
@@ -159,6 +160,16 @@ def _refused(outcome: Refused, key: str | None) -> Finding:
             return warn("upgrade", text, "wait; turns go over HTTPS until then")
         case _:
             return fail("upgrade", text, "turns go over HTTPS until upstream recovers")
+
+
+def _one_line(body: bytes) -> str:
+    """What a refusal says: the message of an OpenAI error, else the body without its layout."""
+    try:
+        error = msgspec.json.decode(body)["error"]
+        text = f"{error['message']} ({error.get('code') or error['type']})"
+    except (ValueError, KeyError, TypeError, AttributeError):
+        text = body.decode("utf-8", "replace")
+    return str(clean(" ".join(text[:_SHOWN_CHARS].split())))
 
 
 def _compression(settings: Settings, opened: Opened) -> Finding:

@@ -89,7 +89,8 @@ class Verdict:
 
 @dataclass(slots=True)
 class ModelCounters:
-    """How requests were answered; `revalidations` counts conditional questions to upstream."""
+    """How requests were answered: `hits` without a question of their own, from the line or from
+    what another request had asked. `revalidations` counts conditional questions to upstream."""
 
     hits: int = 0
     misses: int = 0
@@ -127,7 +128,9 @@ class ModelCache:
         )
         entry = self._entries.get(key)
         if entry is None:
-            self.counters.misses += 1
+            is_asked = key in self._asking
+            self.counters.hits += is_asked
+            self.counters.misses += not is_asked
             return await self._asked(request, key, None)
         if _wants_validation(request):
             return await self._asked(request, key, None)

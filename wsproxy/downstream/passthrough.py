@@ -10,7 +10,7 @@ Rules of this file
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from typing import Final
 
@@ -53,16 +53,19 @@ async def relay(
     *,
     beside: Headers = (),
     stall_timeout_s: float = STALL_TIMEOUT_S,
-) -> web.StreamResponse:
+    heard: Callable[[int], None] = lambda _size: None,
+) -> RawAnswer:
     """Write an upstream answer to the client as it comes, with the headers `beside` upstream's.
 
-    The caller closes `response`.
+    One that was cut has not `is_ended`. `heard` is told the size of each part that came. The
+    caller closes `response`.
     """
     headers = [*response.headers, *beside]
     answer = RawAnswer(response.status, headers, reason=response.reason)
     await answer.prepare(request)
     try:
         async for chunk in response.chunks():
+            heard(len(chunk))
             async with asyncio.timeout(stall_timeout_s):
                 await answer.write(chunk)
         await answer.write_eof()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
 from aiohttp import web
@@ -157,21 +158,23 @@ class Turns:
     ) -> web.StreamResponse:
         """The same request, its answer relayed verbatim."""
         status: int | None = None
+        code = ""
         headers = _sized(request, len(body.raw))
         upload = body.raw if len(body.raw) <= PART_BYTES else body.parts()
         try:
             response = await self._rest.send("POST", request.raw_path, headers, upload)
             try:
-                answer = await relay(request, response, beside=turn.headers)
-                status = response.status
+                heard = partial(self._driver.heard_over_https, turn)
+                answer = await relay(request, response, beside=turn.headers, heard=heard)
+                status = response.status if answer.is_ended else None
                 return answer
             finally:
                 response.close()
         except RestError as error:
-            status = error.status
+            status, code = error.status, error.code
             return upstream_refusal(error, headers=turn.headers)
         finally:
-            self._driver.ended_over_https(turn, status)
+            self._driver.ended_over_https(turn, status, code)
 
 
 def _sized(request: web.Request, size: int) -> Headers:

@@ -11,7 +11,7 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from wsproxy.core.accounts import ConnectionChange, TurnAccount
-from wsproxy.core.conversation.plan import Route
+from wsproxy.metrics.tally import sent_bytes
 
 #: Seconds. Models answer within 0.2 to 60 s; the long end is reasoning.
 _TURN_S: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 60, 120, 300, 600, 1800)
@@ -73,8 +73,7 @@ class TurnNumbers:
         for fault in account.faults:
             self._faults.labels(_label(fault)).inc()
         self._times(account, route)
-        if account.route is not Route.NONE:
-            self._bytes(account)
+        self._bytes(account)
 
     def _times(self, account: TurnAccount, route: str) -> None:
         if account.done is not None:
@@ -89,11 +88,10 @@ class TurnNumbers:
                 self._overhead_s.observe(own_s)
 
     def _bytes(self, account: TurnAccount) -> None:
-        is_https = account.route is Route.HTTP
-        up = account.http_bytes if is_https else account.frame_bytes
-        self._http_bytes.inc(account.http_bytes)
+        over_http, up = sent_bytes(account)
+        self._http_bytes.inc(over_http)
         self._up_bytes.inc(up)
-        self._saved_bytes.inc(max(0, account.http_bytes - up))
+        self._saved_bytes.inc(max(0, over_http - up))
         self._down_bytes.inc(account.down_bytes)
         self._events.inc(account.event_count)
         self._resends.inc(max(0, account.sends - 1))

@@ -20,7 +20,7 @@ from typing import Final
 
 EXIT_NOT_EXECUTABLE: Final = 126  # POSIX shell, 2.8.2
 EXIT_NOT_FOUND: Final = 127
-_SIGNAL_BASE: Final = 128
+SIGNAL_BASE: Final = 128
 
 #: Those that a terminal sends to the whole foreground group by itself.
 _KEYBOARD: Final = ("SIGINT", "SIGQUIT")
@@ -43,7 +43,7 @@ def run_child(command: Sequence[str], environment: Mapping[str, str]) -> int:
     with _signals_passed_on() as passing, _started(command, environment) as child:
         passing.to(child)
         code = child.wait()
-    return _SIGNAL_BASE - code if code < 0 else code
+    return SIGNAL_BASE - code if code < 0 else code
 
 
 class _Passing:

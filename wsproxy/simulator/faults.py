@@ -66,13 +66,15 @@ class Fault:
             raise FaultError(f"no such place {self.where!r}: choose from {', '.join(MENU)}")
         allowed = MENU[self.where] or IN_TURN
         if self.what not in allowed:
-            raise FaultError(f"no such fault {self.what!r} at {self.where}: {sorted(allowed)}")
+            choice = ", ".join(sorted(allowed))
+            raise FaultError(f"no such fault {self.what!r} at {self.where}: choose from {choice}")
         if self.what in _NEEDS_ARGUMENT and not self.argument:
             raise FaultError(f"{self.what} needs an argument: {self.what}=…")
         if self.what in _NUMBERS and not self.argument.isdecimal():
             raise FaultError(f"{self.what} needs a number, not {self.argument!r}")
         if self.what == "garbage" and self.argument not in GARBAGE:
-            raise FaultError(f"no such garbage {self.argument!r}: {sorted(GARBAGE)}")
+            choice = ", ".join(sorted(GARBAGE))
+            raise FaultError(f"no such garbage {self.argument!r}: choose from {choice}")
         if self.over not in {"ws", "http", "any"}:
             raise FaultError(f"no such transport {self.over!r}: ws, http or any")
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from shlex import quote
 from typing import Final
 
-from wsproxy.config import Settings
+from wsproxy.config import command_for
 from wsproxy.core.multiplex.recovery import Fault
 from wsproxy.trace.amounts import counted
 from wsproxy.trace.reader import Traces
@@ -217,9 +216,7 @@ def _cause(turn: TurnRecord, traces: Traces | None) -> str:
 def _doctor(turn: TurnRecord, traces: Traces | None) -> str:
     """The command that looks at the turn's upstream."""
     run = traces.runs.get(turn.run) if traces is not None else None
-    if run is None or run.upstream in ("", Settings().upstream):
-        return "wsproxy doctor"
-    return f"wsproxy doctor --upstream {quote(run.upstream)}"
+    return command_for("doctor", run.upstream if run is not None else "")
 
 
 class _About(dict[str, str]):

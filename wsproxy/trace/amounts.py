@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Final
+
+#: Before March 1973 there was no wsproxy: in a shared copy times count from its first turn.
+EARLIEST: Final = 1e8
 
 
 def counted(count: int, what: str) -> str:
@@ -11,8 +15,8 @@ def counted(count: int, what: str) -> str:
 
 
 def when(at: float) -> str:
-    """A wall clock time, in the local zone."""
-    return f"{datetime.fromtimestamp(at):%Y-%m-%d %H:%M:%S}"
+    """A wall clock time, in the local zone; `-` where a shared copy has lost its date."""
+    return "-" if at < EARLIEST else f"{datetime.fromtimestamp(at):%Y-%m-%d %H:%M:%S}"
 
 
 def duration(seconds: float | None) -> str:
@@ -26,15 +30,6 @@ def duration(seconds: float | None) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} m {rest:02d} s"
-
-
-def size(count: int) -> str:
-    """Bytes in the largest unit that keeps them above 1."""
-    if count < 1000:
-        return f"{count} B"
-    if count < 1_000_000:
-        return f"{count / 1000:.1f} kB"
-    return f"{count / 1_000_000:.1f} MB"
 
 
 def percent(share: float | None) -> str:

@@ -265,7 +265,11 @@ class FolderFile:
         self._known = set()
 
     def append(self, lines: Sequence[bytes], contents: Sequence[Content]) -> None:
-        """See `File`."""
+        """See `File`. Where somebody has removed the file, a new one is begun."""
+        assert self._descriptor is not None
+        if os.fstat(self._descriptor).st_nlink == 0:
+            self.close()
+            self.open()
         self._write(b"".join([*self._new(contents), *lines]))
         if self._size >= self._limits.max_file_bytes:
             self.close()

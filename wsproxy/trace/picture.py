@@ -3,38 +3,33 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Final, Generic, Literal, TextIO, TypeVar
+from collections.abc import Collection, Iterator, Sequence
+from typing import Final
 
 import msgspec
-from rich import box
-from rich.console import Console, Group, RenderableType
-from rich.table import Table
+from rich.console import Group, RenderableType
+from rich.table import Table as Facts
 from rich.text import Text
 
 from wsproxy.core.multiplex.recovery import Fault
 from wsproxy.logs import clean
+from wsproxy.terminal.amounts import size
+from wsproxy.terminal.table import PIPED_WIDTH, Column, Table, said, table, wider
 from wsproxy.trace.advice import explain
-from wsproxy.trace.amounts import counted, duration, percent, size, when
+from wsproxy.trace.amounts import counted, duration, percent, when
 from wsproxy.trace.reader import Session, Traces, connections_of
 from wsproxy.trace.reader import Text as BodyText
 from wsproxy.trace.record import ConnectionRecord, TurnRecord
 from wsproxy.trace.replay import Difference, Outcome
 from wsproxy.trace.report import Figures, Row, Span, figures, is_failed, spans
 
-T = TypeVar("T")
-
-#: Width of a line where nobody looks: nothing is cut.
-PIPED_WIDTH: Final = 1000
-#: From this width on, a line has room for all columns.
-WIDE: Final = 150
 #: Characters of the waterfall.
 BAR_WIDTH: Final = 32
 NARROW_BAR_WIDTH: Final = 14
-_BOX: Final = box.SIMPLE_HEAD
+#: Characters of route and reason that come before columns of less use; most reasons fit.
+ROUTE_LEAST: Final = 24
+NARROW_ROUTE_LEAST: Final = 12
+USUAL_WIDTH: Final = 80
 _QUEUED, _WAITING, _OUTPUT = "·", "░", "█"
 _ROUTE_STYLES: Final = {"delta": "green", "fork": "green", "http": "yellow", "none": "red"}
 _FAULTS: Final = {fault.value: fault.what for fault in Fault}
@@ -48,83 +43,64 @@ _PHASES: Final = {
 }
 
 
-def console(stream: TextIO | None = None) -> Console:
-    """Where to draw: as wide as the terminal, or endless and plain into a pipe."""
-    out = stream or sys.stdout
-    width = None if out.isatty() else PIPED_WIDTH
-    return Console(file=out, width=width, markup=False, highlight=False, emoji=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Column(Generic[T]):
-    """One column of a table; `is_extra` ones are left out where the line is short."""
-
-    title: str
-    value: Callable[[T], RenderableType]
-    is_right: bool = True
-    is_extra: bool = False
-    max_width: int | None = None
-
-
-def _table(columns: Sequence[Column[T]], rows: Iterable[T], width: int) -> Table:
-    shown = [column for column in columns if width >= WIDE or not column.is_extra]
-    table = Table(box=_BOX, padding=(0, 2, 0, 0), pad_edge=False, show_edge=False)
-    for column in shown:
-        limit = None if width >= WIDE else column.max_width
-        justify: Literal["left", "right"] = "right" if column.is_right else "left"
-        table.add_column(column.title, justify=justify, no_wrap=True, max_width=limit)
-    for row in rows:
-        table.add_row(*(column.value(row) for column in shown))
-    return table
-
-
-def _said(text: object) -> Text:
-    """A value of the journal as text that cannot move the cursor."""
-    return Text(str(clean(str(text))))
-
-
 # ── Lists ────────────────────────────────────────────────────────────────────────────────────
 
 
 def session_list(sessions: Sequence[Session], width: int) -> RenderableType:
     """`trace list`."""
-    return _table(_LIST, [(session, figures(session.turns)) for session in sessions], width)
+    drawn = table(_LIST, [(session, figures(session.turns)) for session in sessions], width)
+    return Group(drawn, *wider(drawn.hidden))
 
 
 _Summed = tuple[Session, Figures]
 _LIST: Final[Sequence[Column[_Summed]]] = (
-    Column("session", lambda row: _said(row[0].id), is_right=False),
-    Column("last turn", lambda row: when(row[0].turns[-1].at)[:-3], is_right=False),
-    Column("turns", lambda row: str(row[1].turns)),
-    Column("delta", lambda row: str(row[1].deltas)),
-    Column("full", lambda row: str(row[1].fulls), is_extra=True),
-    Column("https", lambda row: str(row[1].over_https), is_extra=True),
-    Column("failed", lambda row: _failures(row[1])),
-    Column("sent", lambda row: size(row[1].bytes_up), is_extra=True),
-    Column("saved", lambda row: percent(row[1].saved_share)),
-    Column("model", lambda row: _said(row[0].turns[-1].model), is_right=False, max_width=14),
+    Column("session", lambda row: row[0].id, is_right=False),
+    Column("last turn", lambda row: when(row[0].turns[-1].at).rpartition(":")[0] or "-", False),
+    Column("turns", lambda row: str(row[1].turns), rank=1),
+    Column("delta", lambda row: str(row[1].deltas), rank=4),
+    Column("full", lambda row: str(row[1].fulls), rank=7),
+    Column("https", lambda row: str(row[1].over_https), rank=8),
+    Column("failed", lambda row: _failures(row[1]), rank=2),
+    Column("sent", lambda row: size(row[1].bytes_up), rank=6),
+    Column("saved", lambda row: percent(row[1].saved_share), rank=3),
+    Column("model", lambda row: row[0].turns[-1].model, is_right=False, rank=5, least=14),
 )
 
 
 def statistics(rows: Sequence[Row], what: str, width: int) -> RenderableType:
-    """`trace stats`."""
-    name: Column[Row] = Column(what, lambda row: _said(row.name), is_right=False)
-    return _table((name, *_STATISTICS), rows, width)
+    """`trace stats` of given sessions."""
+    drawn = _sums_of(rows, what, width)
+    return Group(drawn, *wider(drawn.hidden))
+
+
+def all_statistics(days: Sequence[Row], sessions: Sequence[Row], width: int) -> RenderableType:
+    """`trace stats`: two tables of the same columns."""
+    both = _sums_of(days, "day", width), _sums_of(sessions, "session", width)
+    hidden = [name for each in both for name in each.hidden]
+    upper = _sums_of(days, "day", width, without=hidden)
+    lower = _sums_of(sessions, "session", width, without=hidden)
+    return Group(upper, "", lower, *wider(hidden))
+
+
+def _sums_of(rows: Sequence[Row], what: str, width: int, without: Collection[str] = ()) -> Table:
+    name: Column[Row] = Column(what, lambda row: row.name, is_right=False)
+    columns = [column for column in _STATISTICS if column.title not in without]
+    return table((name, *columns), rows, width)
 
 
 _STATISTICS: Final[Sequence[Column[Row]]] = (
-    Column("turns", lambda row: str(row.figures.turns)),
-    Column("delta", lambda row: str(row.figures.deltas)),
-    Column("https", lambda row: str(row.figures.over_https), is_extra=True),
-    Column("failed", lambda row: _failures(row.figures)),
-    Column("HTTP bytes", lambda row: size(row.figures.bytes_http), is_extra=True),
-    Column("sent", lambda row: size(row.figures.bytes_up)),
-    Column("saved", lambda row: percent(row.figures.saved_share)),
-    Column("upgrades", lambda row: str(row.figures.connections), is_extra=True),
-    Column("spared", lambda row: str(row.figures.upgrades_saved), is_extra=True),
-    Column("cached", lambda row: percent(row.figures.cached_share)),
-    Column("p50", lambda row: duration(row.figures.first_event_p50_s)),
-    Column("p99", lambda row: duration(row.figures.first_event_p99_s)),
+    Column("turns", lambda row: str(row.figures.turns), rank=1),
+    Column("delta", lambda row: str(row.figures.deltas), rank=4),
+    Column("https", lambda row: str(row.figures.over_https), rank=10),
+    Column("failed", lambda row: _failures(row.figures), rank=2),
+    Column("HTTP bytes", lambda row: size(row.figures.bytes_http), rank=9),
+    Column("sent", lambda row: size(row.figures.bytes_up), rank=5),
+    Column("saved", lambda row: percent(row.figures.saved_share), rank=3),
+    Column("upgrades", lambda row: str(row.figures.connections), rank=11),
+    Column("spared", lambda row: str(row.figures.upgrades_saved), rank=12),
+    Column("cached", lambda row: percent(row.figures.cached_share), rank=8),
+    Column("first event p50", lambda row: duration(row.figures.first_event_p50_s), rank=6),
+    Column("first event p99", lambda row: duration(row.figures.first_event_p99_s), rank=7),
 )
 
 
@@ -138,10 +114,12 @@ def _failures(sums: Figures) -> Text:
 def session_picture(traces: Traces, session: Session, width: int) -> RenderableType:
     """`trace show SESSION`: its turns as a waterfall, its connections, its sums."""
     connections = connections_of(traces, [session])
+    turns = _waterfall(session, width)
     return Group(
         Text(f"session {clean(session.id)}  {when(session.began_at)}", style="bold"),
         Text(""),
-        _waterfall(session, width),
+        turns,
+        *wider(turns.hidden),
         Text(f"\n{_QUEUED} queued  {_WAITING} waiting for upstream  {_OUTPUT} answer", style="dim"),
         *(Text(_connection(record)) for record in connections),
         Text(""),
@@ -152,22 +130,38 @@ def session_picture(traces: Traces, session: Session, width: int) -> RenderableT
 def _waterfall(session: Session, width: int) -> Table:
     places = spans(session.turns)
     end = max(place.end for place in places) or 1.0
-    bar = BAR_WIDTH if width >= WIDE else NARROW_BAR_WIDTH
-    room = max(21, width - 59)  # what the other columns of a short line leave
-    columns: Sequence[Column[_Placed]] = (
-        Column("turn", lambda row: _said(row[0].turn), is_right=False),
-        Column("after", lambda row: duration(row[0].at - session.began_at), is_extra=True),
-        Column("conv", lambda row: _said(row[0].conversation or "-"), is_extra=True),
-        Column("lane", lambda row: _said(_lane(row[0])), is_right=False),
-        Column("route", lambda row: _route(row[0]), is_right=False, max_width=room),
-        Column("items", lambda row: f"{row[0].items_sent}/{row[0].items}"),
-        Column("sent", lambda row: size(row[0].bytes_up), is_extra=True),
-        Column("of", lambda row: size(row[0].bytes_http), is_extra=True),
-        Column("first", lambda row: duration(row[0].phases.first_event), is_extra=True),
-        Column("took", lambda row: duration(row[0].took_s)),
-        Column("", lambda row: _bar(row[0], row[1].start / end, row[1].end / end, bar), False),
+    rows = list(zip(session.turns, places, strict=True))
+    least = ROUTE_LEAST if width >= USUAL_WIDTH else NARROW_ROUTE_LEAST
+
+    def drawn(bar: int) -> Table:
+        return table(_waterfall_columns(session.began_at, end, bar, least), rows, width)
+
+    whole = drawn(BAR_WIDTH)
+    return drawn(NARROW_BAR_WIDTH) if whole.hidden else whole
+
+
+def _waterfall_columns(
+    began_at: float, end: float, bar: int, least: int
+) -> Sequence[Column[_Placed]]:
+    return (
+        Column("turn", lambda row: row[0].turn, is_right=False),
+        Column("after", lambda row: duration(row[0].at - began_at), rank=7),
+        Column("conv", lambda row: str(row[0].conversation or "-"), rank=9),
+        Column("lane", lambda row: _lane(row[0]), is_right=False, rank=4),
+        Column("route", lambda row: _route(row[0]), is_right=False, least=least),
+        Column("items", lambda row: f"{row[0].items_sent}/{row[0].items}", rank=3),
+        Column("sent", lambda row: size(row[0].bytes_up), rank=5),
+        Column("of", lambda row: size(row[0].bytes_http), rank=8),
+        Column("first", lambda row: duration(row[0].phases.first_event), rank=6),
+        Column("took", lambda row: duration(row[0].took_s), rank=1),
+        Column(
+            "",
+            lambda row: _bar(row[0], row[1].start / end, row[1].end / end, bar),
+            is_right=False,
+            rank=2,
+            name="bar",
+        ),
     )
-    return _table(columns, list(zip(session.turns, places, strict=True)), width)
 
 
 _Placed = tuple[TurnRecord, Span]
@@ -181,9 +175,11 @@ def _lane(turn: TurnRecord) -> str:
 
 def _route(turn: TurnRecord) -> Text:
     style = "red" if is_failed(turn) else _ROUTE_STYLES.get(turn.route, "")
-    text = f"{turn.route} {turn.reason}" if turn.reason and not turn.is_continued else turn.route
-    if is_failed(turn):
+    text = turn.route
+    if is_failed(turn):  # before the reason, of which a short line shows the beginning
         text += f" ({turn.status or turn.outcome})"
+    if turn.reason and not turn.is_continued:
+        text += f" {turn.reason}"
     return Text(str(clean(text)), style=style)
 
 
@@ -238,24 +234,30 @@ def _sums(sums: Figures) -> Iterator[str]:
 # ── A turn ───────────────────────────────────────────────────────────────────────────────────
 
 
-def turn_picture(turn: TurnRecord) -> RenderableType:
+def turn_picture(
+    turn: TurnRecord, width: int = PIPED_WIDTH, traces: Traces | None = None
+) -> RenderableType:
     """`trace show TURN`: what is known of it, and its phases."""
-    facts = Table(box=None, show_header=False, pad_edge=False)
-    for name, value in _facts(turn):
-        facts.add_row(Text(name, style="dim"), _said(value))
+    facts = Facts(box=None, show_header=False, pad_edge=False)
+    facts.add_column(no_wrap=True)
+    facts.add_column(overflow="fold")
+    for name, value in _facts(turn, traces):
+        facts.add_row(Text(name, style="dim"), said(value))
     heading = Text(f"turn {clean(turn.turn)}  {when(turn.at)}", style="bold")
-    phases = _table(_PHASE_COLUMNS, list(_phase_rows(turn)), WIDE)
-    return Group(heading, Text(""), facts, Text(""), phases)
+    phases = table(_PHASE_COLUMNS, list(_phase_rows(turn, BAR_WIDTH)), width)
+    if phases.hidden:
+        phases = table(_PHASE_COLUMNS, list(_phase_rows(turn, NARROW_BAR_WIDTH)), width)
+    return Group(heading, Text(""), facts, Text(""), phases, *wider(phases.hidden))
 
 
-def _phase_rows(turn: TurnRecord) -> Iterator[_PhaseRow]:
+def _phase_rows(turn: TurnRecord, columns: int) -> Iterator[_PhaseRow]:
     since, took = 0.0, turn.took_s or 1.0
     for name, words in _PHASES.items():
         at: float | None = getattr(turn.phases, name)
         if at is not None:
-            bar = " " * round(_share(since, took, 0.0) * BAR_WIDTH)
-            bar += _OUTPUT * max(1, round(_share(at - since, took, 0.0) * BAR_WIDTH))
-            yield words, at, at - since, bar[: BAR_WIDTH + 1]
+            bar = " " * round(_share(since, took, 0.0) * columns)
+            bar += _OUTPUT * max(1, round(_share(at - since, took, 0.0) * columns))
+            yield words, at, at - since, bar[: columns + 1]
             since = at
 
 
@@ -264,12 +266,12 @@ _PHASE_COLUMNS: Final[Sequence[Column[_PhaseRow]]] = (
     Column("phase", lambda row: row[0], is_right=False),
     Column("at", lambda row: duration(row[1])),
     Column("took", lambda row: duration(row[2])),
-    Column("", lambda row: row[3], is_right=False),
+    Column("", lambda row: row[3], is_right=False, rank=1, name="bar"),
 )
 
 
-def _facts(turn: TurnRecord) -> Iterator[tuple[str, str]]:
-    told = explain(turn)
+def _facts(turn: TurnRecord, traces: Traces | None) -> Iterator[tuple[str, str]]:
+    told = explain(turn, traces)
     yield "session", turn.session
     if turn.conversation is not None:
         yield "conversation", str(turn.conversation)
@@ -310,22 +312,24 @@ def _ascii(raw: bytes) -> str:
         return "damaged"
 
 
-def explanation(turn: TurnRecord) -> RenderableType:
+def explanation(turn: TurnRecord, traces: Traces | None = None) -> RenderableType:
     """`trace explain`."""
-    told = explain(turn)
+    told = explain(turn, traces)
     heading = f"{turn.turn}: {turn.route}"
     if turn.reason and not turn.is_continued:
         heading += f" ({turn.reason})"
-    lines = [_said(heading), _said(told.what), _said(told.why)]
+    lines = [said(heading), said(told.what), said(told.why)]
+    if told.end:
+        lines.append(said(told.end))
     if told.advice:
-        lines.append(_said(f"→ {told.advice}"))
+        lines.append(said(f"→ {told.advice}"))
     return Group(*lines)
 
 
 def tail_line(turn: TurnRecord) -> Text:
     """`trace tail`: one line a turn."""
-    line = Text(f"{datetime.fromtimestamp(turn.at):%H:%M:%S} ")
-    line.append_text(_said(f"{turn.session} {turn.turn} {_lane(turn):>6} "))
+    line = Text(f"{when(turn.at).rpartition(' ')[2]} ")
+    line.append_text(said(f"{turn.session} {turn.turn} {_lane(turn):>6} "))
     line.append_text(_route(turn))
     line.append(
         f"  {turn.items_sent}/{turn.items} items, {size(turn.bytes_up)} of "
@@ -342,13 +346,13 @@ def replay_outcomes(outcomes: Sequence[Outcome], width: int) -> RenderableType:
     """`trace replay`: each run, and where one first differs both sides of it."""
     differences = [outcome.difference for outcome in outcomes if outcome.difference]
     return Group(
-        _table(_REPLAYS, outcomes, width),
-        *(_said(line) for one in differences for line in _difference(one)),
+        table(_REPLAYS, outcomes, width),
+        *(said(line) for one in differences for line in _difference(one)),
     )
 
 
 _REPLAYS: Final[Sequence[Column[Outcome]]] = (
-    Column("run", lambda row: _said(row.run), is_right=False),
+    Column("run", lambda row: row.run, is_right=False),
     Column("events", lambda row: str(row.events)),
     Column("commands", lambda row: str(row.commands)),
     Column("result", lambda row: _result(row), is_right=False),
@@ -358,7 +362,7 @@ _REPLAYS: Final[Sequence[Column[Outcome]]] = (
 def _result(outcome: Outcome) -> Text:
     if outcome.difference is not None:
         return Text(f"differs at event {outcome.difference.number}", style="red")
-    return _said(outcome.missing or "the same commands")
+    return said(outcome.missing or "the same commands")
 
 
 def _difference(found: Difference) -> Iterator[str]:

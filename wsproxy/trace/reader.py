@@ -14,7 +14,7 @@ from typing import Final, assert_never
 
 import msgspec
 
-from wsproxy.trace.folder import journals, lines_of
+from wsproxy.trace.folder import FolderError, journals, lines_of
 from wsproxy.trace.record import (
     ConnectionRecord,
     Content,
@@ -31,8 +31,6 @@ from wsproxy.trace.record import (
 _SKIPPED: Final = (b'{"kind":"door",', b'{"kind":"content",')
 #: How often `tail` looks for new lines.
 LOOK_S: Final = 0.2
-#: Fewer letters of an id are not taken for it.
-MIN_PREFIX: Final = 3
 
 
 class TraceError(Exception):
@@ -42,6 +40,10 @@ class TraceError(Exception):
         super().__init__(problem)
         self.problem = problem
         self.advice = advice
+
+
+class NoTracesError(TraceError):
+    """Nothing was recorded yet, or elsewhere."""
 
 
 @dataclass(slots=True)
@@ -108,7 +110,7 @@ def connections_of(traces: Traces, sessions: Sequence[Session]) -> list[Connecti
 
 
 def read_traces(folder: Path) -> Traces:
-    """Read all journals. Raises `TraceError` where there is nothing to read."""
+    """Read a folder's journals, or one file. Raises `TraceError` where there is nothing to read."""
     traces = Traces()
     for line in journal_lines(folder):
         if line.startswith(_SKIPPED):
@@ -120,7 +122,7 @@ def read_traces(folder: Path) -> Traces:
     for session in traces.sessions.values():
         session.turns.sort(key=lambda turn: turn.at)  # they are written as they end
     if not traces.sessions:
-        raise TraceError(f"no turns in {folder} yet", "point an agent at a running `wsproxy serve`")
+        raise NoTracesError(f"no turns in {folder} yet", _HOW_TO_BEGIN)
     return traces
 
 
@@ -152,31 +154,43 @@ def texts_of(folder: Path, turn: TurnRecord) -> list[Text]:
 def journal_lines(folder: Path) -> Iterator[bytes]:
     """All lines of all journals, oldest first. Raises `TraceError`."""
     for path in _journals(folder):
-        yield from _lines(path)
+        yield from _lines(path, is_named=path == folder)
 
 
 def _journals(folder: Path) -> list[Path]:
+    """Those of a folder; a file stands for itself: a copy has whatever name it was given."""
+    if folder.is_file():
+        return [folder]
     try:
         found = journals(folder)
     except FileNotFoundError:
-        raise TraceError(f"no traces yet: {folder} does not exist", _HOW_TO_BEGIN) from None
+        raise NoTracesError(f"no traces yet: {folder} does not exist", _HOW_TO_BEGIN) from None
     except OSError as error:
         raise TraceError(f"{folder} cannot be read: {error.strerror}", _HOW_TO_READ) from None
     if not found:
-        raise TraceError(f"no traces yet in {folder}", _HOW_TO_BEGIN)
+        raise NoTracesError(f"no traces yet in {folder}", _HOW_TO_BEGIN)
     return found
 
 
-def _lines(path: Path) -> Iterator[bytes]:
+def _lines(path: Path, *, is_named: bool) -> Iterator[bytes]:
+    """A file that the user named may be anybody's, or a link; a folder holds files of its own."""
     try:
-        yield from lines_of(path)
+        if is_named:
+            with path.open("rb") as file:
+                yield from file
+        else:
+            yield from lines_of(path)
     except FileNotFoundError:
         return  # rotated away meanwhile
+    except FolderError as error:
+        raise TraceError(error.problem, error.advice) from None
     except OSError as error:
         raise TraceError(f"{path} cannot be read: {error.strerror}", _HOW_TO_READ) from None
 
 
-_HOW_TO_BEGIN: Final = "start `wsproxy serve` and point an agent at it (setting trace = on)"
+_HOW_TO_BEGIN: Final = (
+    "point an agent at `wsproxy serve`, or start it with `wsproxy run` (setting trace = on)"
+)
 _HOW_TO_READ: Final = "read it as the user that runs the daemon, or check trace_dir"
 
 
@@ -186,38 +200,61 @@ _HOW_TO_READ: Final = "read it as the user that runs the daemon, or check trace_
 def find(traces: Traces, word: str) -> Session | TurnRecord:
     """What an id, or the beginning of one, means. Raises `TraceError`."""
     known: dict[str, Session | TurnRecord] = {**traces.sessions, **traces.turns}
-    fits = _fits(word, known)
-    if len(fits) == 1:
-        return known[fits[0]]
-    if fits:
-        raise TraceError(f"{word!a} may be {_some(fits)}", "give more of it")
+    if fits := _fits(word, known):
+        return known[_only(word, fits)]
     hint = _near(word, known) or "`wsproxy trace list` names the sessions"
-    raise TraceError(f"there is no session or turn {word!a}", hint)
+    raise TraceError(f"there is no session or turn {word!r}", hint)
 
 
 def find_turn(traces: Traces, word: str) -> TurnRecord:
     """As `find`, for a turn alone."""
-    if not _fits(word, [*traces.sessions, *traces.turns]):
-        hint = _near(word, traces.turns) or "`wsproxy trace show` lists the turns of a session"
-        raise TraceError(f"there is no turn {word!a}", hint)
-    found = find(traces, word)
-    if isinstance(found, Session):
-        advice = f"`wsproxy trace show {found.id}` lists its turns"
-        raise TraceError(f"{word!a} is a session, not a turn", advice)
-    return found
+    if fits := _fits(word, traces.turns):
+        return traces.turns[_only(word, fits)]
+    if fits := _fits(word, traces.sessions):
+        advice = f"`wsproxy trace show {_only(word, fits)}` lists its turns"
+        raise TraceError(f"{word!r} is a session, not a turn", advice)
+    hint = _near(word, traces.turns) or "`wsproxy trace show` lists the turns of a session"
+    raise TraceError(f"there is no turn {word!r}", hint)
 
 
 def find_session(traces: Traces, word: str) -> Session:
-    """As `find`; a turn stands for its session."""
-    found = find(traces, word)
-    return found if isinstance(found, Session) else traces.sessions[found.session]
+    """As `find`, for a session alone."""
+    if fits := _fits(word, traces.sessions):
+        return traces.sessions[_only(word, fits)]
+    if fits := _fits(word, traces.turns):
+        turn = traces.turns[_only(word, fits)]
+        advice = f"its session is {turn.session}; `wsproxy trace show {turn.turn}` has its figures"
+        raise TraceError(f"{word!r} is a turn, not a session", advice)
+    hint = _near(word, traces.sessions) or "`wsproxy trace list` names the sessions"
+    raise TraceError(f"there is no session {word!r}", hint)
+
+
+def chosen(traces: Traces, words: Iterable[str]) -> list[Session]:
+    """The sessions that ids name, whole where they name the session. Raises `TraceError`."""
+    turns: dict[str, TurnRecord] = {}
+    for found in (find(traces, word) for word in words):
+        each = found.turns if isinstance(found, Session) else [found]
+        turns.update((turn.turn, turn) for turn in each)
+    sessions: dict[str, Session] = {}
+    for turn in turns.values():
+        sessions.setdefault(turn.session, Session(turn.session)).turns.append(turn)
+    for session in sessions.values():
+        session.turns.sort(key=lambda turn: turn.at)
+    return list(sessions.values())
 
 
 def _fits(word: str, ids: Collection[str]) -> list[str]:
     """The id itself, else those that begin so."""
     if word in ids:
         return [word]
-    return [id_ for id_ in ids if len(word) >= MIN_PREFIX and id_.startswith(word)]
+    return [id_ for id_ in ids if word and id_.startswith(word)]
+
+
+def _only(word: str, fits: Sequence[str]) -> str:
+    """The one id that fits. Raises `TraceError` where there are several."""
+    if len(fits) > 1:
+        raise TraceError(f"{len(fits)} ids begin with {word!r}: {_some(fits)}", "give more of it")
+    return fits[0]
 
 
 def _near(word: str, ids: Iterable[str]) -> str:
@@ -227,7 +264,7 @@ def _near(word: str, ids: Iterable[str]) -> str:
 
 def _some(ids: Sequence[str]) -> str:
     shown = ", ".join(ids[:3])
-    return shown if len(ids) <= 3 else f"{shown} or {len(ids) - 3} others"
+    return shown if len(ids) <= 3 else f"{shown}, …"
 
 
 # ── Following ────────────────────────────────────────────────────────────────────────────────

@@ -327,6 +327,7 @@ def outcomes(folder: Path) -> Iterator[Outcome]:
     """Replay every run of a folder. Raises `TraceError`."""
     runs = read_runs(journal_lines(folder))
     if not runs:
-        raise TraceError(f"no events of a core in {folder}", "they are recorded with trace = on")
+        advice = "a copy by `wsproxy trace share` or `export` has none: replay the original"
+        raise TraceError(f"nothing to replay: no events of a core in {folder}", advice)
     for run, recorded in runs.items():
         yield replay(run, recorded)

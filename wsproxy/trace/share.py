@@ -1,11 +1,13 @@
 """A copy of some sessions that can be shown to strangers, and what was taken out of it.
 
 Kept: routes, reasons, times, sizes, tokens, faults. Not kept: bodies, the upstream's host, names
-under which sessions and identities could be recognised, names of fields that are not the API's.
+under which sessions and identities could be recognised, names of fields, models and error codes
+that are not the API's.
 """
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,7 +15,10 @@ from typing import Final
 
 import msgspec
 
+from wsproxy.core.api.errors import STATUS_OF_CODE, STATUS_OF_TYPE
 from wsproxy.core.api.items import ANSWERS, ECHO_RULES
+from wsproxy.core.multiplex.recovery import Fault
+from wsproxy.trace.advice import REASONS
 from wsproxy.trace.keyed import KEY_BYTES, Keyed
 from wsproxy.trace.reader import Session, Traces, connections_of
 from wsproxy.trace.record import ConnectionRecord, Record, Run, TurnRecord, encode
@@ -29,7 +34,18 @@ KNOWN_FIELDS: Final = frozenset(
 KNOWN_ITEMS: Final = frozenset(
     (*ECHO_RULES, *(answer for _, answer, _ in ANSWERS.values()), "item_reference", "end", "opaque")
 )
-KNOWN_MODELS: Final = ("gpt-", "o1", "o3", "o4", "codex-")
+#: Names of the API's families and their variants; whatever else stands in one is somebody's own.
+KNOWN_MODELS: Final = re.compile(
+    r"(?:gpt-\d[a-z0-9.]*|chatgpt|o\d|codex)"
+    r"(?:-(?:mini|nano|pro|max|turbo|chat|codex|latest|preview|spark|audio|realtime|search"
+    r"|deep|research|instruct|\d{1,4}|\d+k))*"
+)
+#: Error codes and outcomes that are the API's or ours.
+KNOWN_CODES: Final = frozenset(
+    (*STATUS_OF_CODE, *STATUS_OF_TYPE, *REASONS, *(fault.value for fault in Fault), "")
+)
+#: What a turn's `about` may say.
+KNOWN_ABOUT: Final = ("index", "type", "fields", "chains")
 
 
 class Redaction:
@@ -76,11 +92,12 @@ class Redaction:
             about=self._about(turn.about),
             model=self._model(turn.model),
             hint="set" if turn.hint else "",
+            code=self._code(turn.code),
             bodies=None,
         )
 
     def _about(self, about: Mapping[str, str]) -> dict[str, str]:
-        shown = dict(about)
+        shown = {name: about[name] for name in KNOWN_ABOUT if name in about}
         if "fields" in shown:
             names = shown["fields"].split(",")
             shown["fields"] = ",".join(self._field(name) for name in names)
@@ -96,9 +113,15 @@ class Redaction:
         return "other"
 
     def _model(self, model: str) -> str:
-        if not model or model.startswith(KNOWN_MODELS):
+        if not model or KNOWN_MODELS.fullmatch(model):
             return model
         self.removed["names of unknown models"] += 1
+        return "other"
+
+    def _code(self, code: str) -> str:
+        if code in KNOWN_CODES:
+            return code
+        self.removed["unknown error codes"] += 1
         return "other"
 
     def _renamed(self, name: str) -> str:
@@ -107,7 +130,7 @@ class Redaction:
 
     def _shifted(self, at: float) -> float:
         self.removed["dates, counted from the first turn instead"] += 1
-        return round(at - self._first, 6)
+        return round(max(0.0, at - self._first), 6)  # the daemon began before; so may a connection
 
 
 def _texts(turn: TurnRecord) -> int:

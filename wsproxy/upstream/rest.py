@@ -50,7 +50,7 @@ _HOP_BY_HOP: Final = frozenset(
 )
 #: Of the request alone: `Host` is upstream's; `Expect` is answered by us.
 _REPLACED: Final = frozenset({b"host", b"expect"})
-_UNREACHABLE: Final = "Upstream cannot be reached from here; `wsproxy doctor` tells why."
+_UNREACHABLE: Final = "Upstream cannot be reached from here"
 _NOT_HTTP: Final = "Upstream's answer is not valid HTTP."
 _CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")  # RFC 9110 §5.5
 _NEVER_ADDED: Final = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
@@ -106,7 +106,7 @@ class HttpsClient:
 
     `origin` is scheme, host and port, e.g. `https://api.openai.com`. `proxy` is the HTTP
     proxy on the way, if any. Times are seconds; `idle_timeout_s` bounds the silence before
-    and within an answer (None: no bound).
+    and within an answer (None: no bound). `hint`: what to say where upstream cannot be reached.
     """
 
     def __init__(
@@ -118,8 +118,10 @@ class HttpsClient:
         connect_timeout_s: float = CONNECT_TIMEOUT_S,
         idle_timeout_s: float | None = IDLE_TIMEOUT_S,
         max_connections: int = MAX_CONNECTIONS,
+        hint: str = "",
     ) -> None:
         self._origin = URL(origin).origin()
+        self._unreachable = f"{_UNREACHABLE}{hint and f'; {hint}'}."
         self._proxy = proxy
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
@@ -173,7 +175,7 @@ class HttpsClient:
         fields: Headers,
         body: bytes | AsyncIterator[bytes] | None,
     ) -> HttpAnswer:
-        with _told_as_rest_errors():
+        with _told_as_rest_errors(self._unreachable):
             response = await self._session.request(
                 method,
                 self._url(raw_target),
@@ -262,7 +264,7 @@ def _as_multidict(fields: Headers) -> CIMultiDict[str]:
 
 
 @contextmanager
-def _told_as_rest_errors() -> Iterator[None]:
+def _told_as_rest_errors(unreachable: str = f"{_UNREACHABLE}.") -> Iterator[None]:
     try:
         yield
     except (aiohttp.ClientConnectorCertificateError, aiohttp.ClientConnectorSSLError) as error:
@@ -272,7 +274,7 @@ def _told_as_rest_errors() -> Iterator[None]:
             raise RestError(
                 503, "proxy_overloaded", "wsproxy has no file descriptor left."
             ) from error
-        raise RestError(502, "upstream_unreachable", _UNREACHABLE) from error
+        raise RestError(502, "upstream_unreachable", unreachable) from error
     except TimeoutError as error:
         raise RestError(504, "upstream_timeout", "Upstream did not answer in time.") from error
     except aiohttp.ClientResponseError as error:

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import socket
+import ssl
 from collections.abc import Iterator, Mapping, Sequence
+from http import HTTPStatus
+from http.client import HTTPException
 from importlib.metadata import version
 from typing import Any, Final
-from urllib.error import URLError
+from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
@@ -139,14 +143,58 @@ def _nanoseconds(at: float) -> str:
 
 def send(document: str, url: str) -> None:
     """Post one document to a collector's traces endpoint. Raises `TraceError`."""
-    if urlsplit(url).scheme not in ("http", "https"):
-        raise TraceError(
-            f"{url!a} is no http or https URL", "such as http://127.0.0.1:4318/v1/traces"
-        )
+    if not _is_web_address(url):
+        raise TraceError(f"{url!a} is no http or https URL", _EXAMPLE)
     request = Request(url, document.encode(), {"Content-Type": "application/json"})
     try:
         with urlopen(request, timeout=SEND_TIMEOUT_S):
             return
-    except (URLError, OSError) as error:
+    except HTTPError as error:
+        error.close()
+        raise _refusal(url, error.code) from None
+    except (OSError, HTTPException) as error:
         reason = getattr(error, "reason", error)
-        raise TraceError(f"the collector at {url} did not take it: {reason}") from None
+        raise TraceError(
+            f"the collector at {url} cannot be reached: {_why(reason)}", _IS_IT
+        ) from None
+
+
+_EXAMPLE: Final = "such as http://127.0.0.1:4318/v1/traces"
+_IS_IT: Final = "is it running, and is it OTLP over HTTP that it takes at this host and port?"
+
+
+def _is_web_address(url: str) -> bool:
+    try:
+        where = urlsplit(url)
+        return where.scheme in ("http", "https") and bool(where.hostname) and where.port != 0
+    except ValueError:
+        return False
+
+
+def _refusal(url: str, status: int) -> TraceError:
+    phrase = HTTPStatus(status).phrase if status in set(HTTPStatus) else ""
+    problem = f"the collector at {url} did not take it: it answered {status} {phrase}".rstrip()
+    if status in (404, 405):
+        return TraceError(problem, f"check the path: most take traces at /v1/traces, {_EXAMPLE}")
+    if status in (401, 403):
+        return TraceError(problem, "it wants credentials: send through a collector that does not")
+    return TraceError(problem, "its own log may say why")
+
+
+def _why(reason: object) -> str:
+    """An error of the network in words, without its number."""
+    match reason:
+        case ConnectionRefusedError():
+            return "nothing listens there"
+        case TimeoutError():
+            return f"no answer within {SEND_TIMEOUT_S:.0f} s"
+        case socket.gaierror():
+            return "its name is not known"
+        case ssl.SSLCertVerificationError():
+            return f"its certificate could not be verified ({reason.verify_message})"
+        case ssl.SSLError():
+            return "no TLS could be agreed on"
+        case OSError() if reason.strerror:
+            return reason.strerror
+        case _:
+            return str(reason) or type(reason).__name__
