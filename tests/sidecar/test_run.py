@@ -148,6 +148,24 @@ def test_a_command_that_cannot_be_started_ends_as_in_a_shell(
     assert told.value.exit_code == code
 
 
+def test_where_traces_could_not_be_written_nobody_is_sent_to_look_at_them(
+    upstream: str, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    trace_dir = f"trace_dir={tmp_path / 'file' / 'traces'}"
+    ran = subprocess.run(
+        [*RUN, "--set", trace_dir, "--", sys.executable, CHILD, "3", "0"],
+        env=environment(OPENAI_BASE_URL=upstream, SAYS=TEXT, PAGES=" ".join(PAGES)),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=True,
+    )
+    assert "of the trace could not be written; `wsproxy doctor` looks at" in ran.stderr
+    assert "trace show" not in ran.stderr
+
+
 def test_a_command_that_is_not_there_is_told_without_a_summary(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

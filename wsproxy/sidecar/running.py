@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 
 from wsproxy.config import Settings, SettingsError
+from wsproxy.daemon import Daemon
 from wsproxy.downstream.listening import ListenError
 from wsproxy.logs import configure
 from wsproxy.sidecar.agents import child_command, child_environment
@@ -42,9 +43,14 @@ def run(
         return error.exit_code
     has_turns = daemon.tally.turns > 0
     for line in (
-        summary(settings, daemon.tally, agent_connections)
+        summary(settings, daemon.tally, agent_connections, lost_records(daemon))
         if has_turns
         else without_turns(settings, code, environment)
     ):
         say(f"wsproxy: {line}")
     return code
+
+
+def lost_records(daemon: Daemon) -> int:
+    """What its trace should have and has not: the disk refused, or there was too much at once."""
+    return daemon.recorder.journal.dropped if daemon.recorder is not None else 0

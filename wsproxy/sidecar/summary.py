@@ -16,8 +16,10 @@ _PROBE: Final = " (one may be the probe of an unknown upstream)"
 _KEY: Final = "OPENAI_API_KEY"
 
 
-def summary(settings: Settings, tally: Tally, agent_connections: int) -> Iterator[str]:
-    """What became of the turns, and what was saved: two lines."""
+def summary(
+    settings: Settings, tally: Tally, agent_connections: int, lost_records: int = 0
+) -> Iterator[str]:
+    """What became of the turns, and what was saved: two lines; a third if traces were lost."""
     probe = _PROBE * (may_probe(settings) and tally.handshakes > 1)
     yield (
         f"{_turns(tally)}, {_roads(settings, tally)}"
@@ -30,8 +32,11 @@ def summary(settings: Settings, tally: Tally, agent_connections: int) -> Iterato
     yield (
         f"{size(tally.bytes_up)} sent up instead of {size(tally.bytes_http)} over HTTP"
         f"{times(tally.bytes_http, tally.bytes_up)}"
-        f"{'; see `wsproxy trace show`' * (settings.trace == 'on')}"
+        f"{'; see `wsproxy trace show`' * (settings.trace == 'on' and not lost_records)}"
     )
+    if lost_records:
+        lost = counted(lost_records, "record")
+        yield f"{lost} of the trace could not be written; `wsproxy doctor` looks at the folder"
 
 
 def without_turns(settings: Settings, code: int, environment: Mapping[str, str]) -> Iterator[str]:

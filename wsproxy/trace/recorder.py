@@ -159,6 +159,8 @@ _NO_MODEL: Final = re.compile(r"[^A-Za-z0-9_./:@-]")
 
 
 def _model(raw: bytes) -> str:
+    if not raw.startswith(b'"'):  # anything but a string is no name, and may hold what users said
+        return ""
     return _NO_MODEL.sub("?", raw.strip(b'"').decode("utf-8", "replace"))[:64]
 
 
