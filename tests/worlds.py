@@ -158,8 +158,8 @@ async def world(
 ) -> AsyncIterator[World]:
     """A running simulator and proxy; `settings` are the proxy's."""
     async with Simulator(rules or Rules(), faults=faults) as sim:
-        chosen = Settings(upstream=sim.base_url, listen=("127.0.0.1:0",), **settings)
-        async with running(chosen) as proxy, http_client() as client:
+        given: dict[str, Any] = {"upstream": sim.base_url, "listen": ("127.0.0.1:0",)}
+        async with running(Settings(**given | settings)) as proxy, http_client() as client:
             yield World(sim, proxy, client)
             await WATCH.look_at_proxy(proxy, client)
 

@@ -103,14 +103,27 @@ def _is_read_in_log(settings: Settings) -> bool:
 
 
 def _signals(daemon: Daemon, load_again: Load) -> asyncio.Queue[int]:
-    """SIGTERM and SIGINT come through the queue; SIGHUP, where there is one, reloads."""
+    """SIGTERM and SIGINT come through the queue; SIGHUP, where there is one, reloads, or ends what
+    has lost its terminal."""
     stop: asyncio.Queue[int] = asyncio.Queue()
     loop = asyncio.get_running_loop()
     for caught in (signal.SIGTERM, signal.SIGINT):
         _on_signal(loop, caught, partial(stop.put_nowait, int(caught)))
     if hasattr(signal, "SIGHUP"):
-        _on_signal(loop, signal.SIGHUP, partial(reload_settings, daemon, load_again))
+        had_terminal = _has_terminal()
+
+        def hung_up() -> None:
+            if had_terminal and not _has_terminal():  # its window was closed: nobody sees it now
+                stop.put_nowait(int(signal.SIGHUP))
+            else:
+                reload_settings(daemon, load_again)
+
+        _on_signal(loop, signal.SIGHUP, hung_up)
     return stop
+
+
+def _has_terminal() -> bool:
+    return sys.stdin is not None and not sys.stdin.closed and os.isatty(sys.stdin.fileno())
 
 
 def _on_signal(

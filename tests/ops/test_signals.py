@@ -1,4 +1,4 @@
-"""Ending where the event loop hears no signals, as on Windows."""
+"""Signals where the event loop hears none, as on Windows, and those of a terminal."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import sys
 from typing import Final
 
 import pytest
+
+from tests.terminals import at_a_terminal
 
 PATIENCE_S: Final = 20.0
 #: What stays is the abstract loop's method, which raises NotImplementedError, as on Windows.
@@ -36,3 +38,21 @@ def test_a_loop_that_hears_no_signals_is_ended_by_them_all_the_same(
             assert running.wait(PATIENCE_S) == 0
         finally:
             running.kill()
+
+
+SERVE: Final = [sys.executable, "-m", "wsproxy", "serve", "--listen", "127.0.0.1:0"]
+
+
+def test_a_daemon_whose_terminal_is_closed_ends() -> None:
+    with at_a_terminal(SERVE) as (running, terminal):
+        terminal.until("daemon.ready")
+        terminal.close()
+        assert running.wait(PATIENCE_S) == 0
+
+
+def test_a_hangup_where_the_terminal_is_still_there_reloads() -> None:
+    with at_a_terminal(SERVE) as (running, terminal):
+        terminal.until("daemon.ready")
+        running.send_signal(signal.SIGHUP)
+        terminal.until("daemon.reloaded")
+        assert running.poll() is None

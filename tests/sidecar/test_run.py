@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-import pty
-import select
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 import pytest
 
-from tests.canary import PAGES, SECRET, TEXT, WATCH
+from tests.canary import PAGES, SECRET, TEXT
+from tests.terminals import at_a_terminal
 from wsproxy.cli.main import main
 from wsproxy.demo import children
 from wsproxy.sidecar.child import ChildError, run_child
@@ -97,31 +95,13 @@ def test_a_signal_for_us_alone_is_passed_on_and_the_child_ends_first(
 
 
 def test_ctrl_c_at_a_terminal_reaches_the_child_once(upstream: str) -> None:
-    master, slave = pty.openpty()
-    own_terminal = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
-    start = [sys.executable, "-c", own_terminal + "os.execv(sys.argv[1], sys.argv[1:])"]
-    command = [*start, *RUN, "--upstream", upstream, "--", sys.executable, "-c", COUNTER]
-    with subprocess.Popen(
-        command, env=environment(), stdin=slave, stdout=slave, stderr=slave, start_new_session=True
-    ) as running:
-        os.close(slave)
-        text = read_until(master, "ready True")
-        os.write(master, b"\x03")
-        text += read_until(master, "ended with exit code 5 before any turn")
+    command = [*RUN, "--upstream", upstream, "--", sys.executable, "-c", COUNTER]
+    with at_a_terminal(command, environment()) as (running, terminal):
+        terminal.until("ready True")
+        terminal.type(b"\x03")
+        text = terminal.until("ended with exit code 5 before any turn")
         assert running.wait(PATIENCE_S) == 5
-    os.close(master)
     assert "seen ['SIGINT']" in text
-
-
-def read_until(terminal: int, end: str) -> str:
-    text = ""
-    deadline = time.monotonic() + PATIENCE_S
-    while end not in text:
-        readable, _, _ = select.select([terminal], [], [], deadline - time.monotonic())
-        assert readable, text
-        text += os.read(terminal, 4096).decode()
-    WATCH.hear("the terminal", text)
-    return text
 
 
 @pytest.mark.parametrize(

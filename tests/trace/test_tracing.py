@@ -20,6 +20,7 @@ from tests.worlds import TOOL, World, answers, eventually, user, world
 from wsproxy.cli.main import main
 from wsproxy.core.accounts import ConnectionChange, TurnAccount
 from wsproxy.simulator import Rules
+from wsproxy.trace.advice import explain
 from wsproxy.trace.journal import MAX_QUEUED
 from wsproxy.trace.reader import Traces, read_traces
 from wsproxy.trace.record import TurnRecord
@@ -132,6 +133,18 @@ async def test_a_turn_over_https_is_told_with_its_status(tmp_path: Path) -> None
     assert phases.sent <= phases.first_event <= phases.done
     assert second.status == refused.status >= 400
     assert second.outcome == "error"
+
+
+async def test_of_a_turn_that_never_left_no_byte_is_counted(tmp_path: Path) -> None:
+    async with traced(tmp_path / "traces", upstream="http://127.0.0.1:9/v1") as w:
+        answer = await w.turn([user("hello")])
+    traces = read_traces(tmp_path / "traces")
+    (turn,) = turns_of(traces)
+    assert (answer.status, answer.headers["x-wsproxy-outcome"]) == (502, "not_sent")
+    assert (turn.bytes_up, turn.bytes_http, turn.phases.sent) == (0, 0, None)
+    told = explain(turn, traces)
+    assert "nothing of it could be sent" in told.what
+    assert "in upstream's place: status 502, upstream_unreachable" in told.end
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def _lines(report: Report, before: Report | None) -> Iterator[Text]:
     )
     yield Text(
         f"continued {count(saved.continued)} · over HTTPS {count(saved.over_https)}"
-        f" · refused {count(saved.refused)} · handshakes {count(saved.handshakes)}"
+        f" · failed {count(saved.failed)} · handshakes {count(saved.handshakes)}"
     )
     history = report.history
     yield Text(
@@ -67,7 +67,9 @@ def _rate(report: Report, before: Report | None) -> str:
 
 def _tables(report: Report, width: int) -> Iterator[RenderableType]:
     pool = report.pool
-    tables = [table(_SESSIONS, pool.sessions, width, _LOOK)]
+    if not pool.sessions:
+        yield Text("no sessions: none has asked yet, or all have been idle for long", "dim")
+    tables = [table(_SESSIONS, pool.sessions, width, _LOOK)] if pool.sessions else []
     if pool.connections:
         tables.append(table(_CONNECTIONS, pool.connections, width, _LOOK))
     told = [row for row in pool.keys if row.chains != "proven" or row.no_websocket_s]

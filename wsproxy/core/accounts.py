@@ -42,6 +42,10 @@ _NO_SESSION: Final = SessionName(b"")
 _NO_LANE: Final = LaneName("")
 
 
+#: Codes of `ports.RestError` that come before a byte of the request has left.
+NOT_SENT: Final = frozenset({"upstream_unreachable", "upstream_tls", "proxy_overloaded"})
+
+
 @dataclass(slots=True, eq=False)
 class TurnAccount:
     """One turn. `http_bytes` is the size of the request that the client sent, head and body.
@@ -119,6 +123,13 @@ class TurnAccount:
         """It has its answer. The first word counts: a client may leave after it."""
         if not self.outcome:
             self.outcome, self.status, self.code = outcome, status, code
+
+    def sent_bytes(self) -> tuple[int, int]:
+        """What plain HTTP would have sent up, and what was sent; zeros if nothing was."""
+        if self.route is Route.HTTP:
+            size = 0 if self.code in NOT_SENT else self.http_bytes
+            return size, size
+        return (self.http_bytes, self.frame_bytes) if self.frame_bytes else (0, 0)
 
     def settle(self, now: float) -> None:
         """It is over: take what the core knows of it."""

@@ -16,14 +16,13 @@ from typing import Final
 
 from aiohttp import web
 
+from wsproxy.core.accounts import NOT_SENT
 from wsproxy.downstream.answers import TRY_AGAIN, ClientLeftError, RawAnswer, cut, refusal
 from wsproxy.downstream.coding import IDLE_TIMEOUT_S, BodyError, body_chunks
 from wsproxy.ports import Headers, Rest, RestError, RestResponse
 
 STALL_TIMEOUT_S: Final = 300.0  # a client that takes nothing of a download; nginx says 60 s
 _UNWIND_TIMEOUT_S: Final = 1.0
-#: Failures that prove that upstream never had the request.
-_NOT_SENT: Final = frozenset({"upstream_unreachable", "upstream_tls", "proxy_overloaded"})
 
 
 async def pass_through(
@@ -76,7 +75,7 @@ async def relay(
 
 def upstream_refusal(error: RestError, *, headers: Headers = ()) -> RawAnswer:
     """The answer for a request that got none from upstream."""
-    outcome = "not_sent" if error.code in _NOT_SENT else "unknown"
+    outcome = "not_sent" if error.code in NOT_SENT else "unknown"
     fields = [*headers, *TRY_AGAIN] if error.status == 503 else headers
     return refusal(error.status, error.code, str(error), headers=fields, outcome=outcome)
 

@@ -12,8 +12,6 @@ _CONTINUED: Final = (Route.DELTA, Route.FORK)
 #: How a turn ends that its agent can use; an incomplete answer is upstream's own whole one.
 _GOOD: Final = frozenset({"completed", "incomplete"})
 _LEFT: Final = "client_left"
-#: Codes of `ports.RestError` that come before a byte of the request has left.
-_NOT_SENT: Final = frozenset({"upstream_unreachable", "upstream_tls", "proxy_overloaded"})
 
 
 @dataclass(slots=True)
@@ -43,7 +41,7 @@ class Tally:
         self.refused += account.route is Route.NONE
         self.abandoned += account.outcome == _LEFT
         self.failed += account.outcome != _LEFT and account.outcome not in _GOOD
-        bytes_http, bytes_up = sent_bytes(account)
+        bytes_http, bytes_up = account.sent_bytes()
         self.continued += account.route in _CONTINUED
         self.over_https += account.route is Route.HTTP and bytes_up > 0
         self.bytes_http += bytes_http
@@ -52,11 +50,3 @@ class Tally:
     def connection_changed(self, change: ConnectionChange) -> None:
         """See `core.accounts.Tracer`."""
         self.handshakes += change.change == "opened"
-
-
-def sent_bytes(account: TurnAccount) -> tuple[int, int]:
-    """What plain HTTP would have sent up for a turn, and what was sent; zeros if nothing was."""
-    if account.route is Route.HTTP:
-        size = 0 if account.code in _NOT_SENT else account.http_bytes
-        return size, size
-    return (account.http_bytes, account.frame_bytes) if account.frame_bytes else (0, 0)

@@ -11,7 +11,6 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from wsproxy.core.accounts import ConnectionChange, TurnAccount
-from wsproxy.metrics.tally import sent_bytes
 
 #: Seconds. Models answer within 0.2 to 60 s; the long end is reasoning.
 _TURN_S: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 60, 120, 300, 600, 1800)
@@ -88,7 +87,7 @@ class TurnNumbers:
                 self._overhead_s.observe(own_s)
 
     def _bytes(self, account: TurnAccount) -> None:
-        over_http, up = sent_bytes(account)
+        over_http, up = account.sent_bytes()
         self._http_bytes.inc(over_http)
         self._up_bytes.inc(up)
         self._saved_bytes.inc(max(0, over_http - up))

@@ -73,8 +73,8 @@ REASONS: Final[dict[str, _Reason]] = {
     ),
     # It continues something, but not there
     "parent_evicted": _Reason(
-        "What it continues is no longer held upstream: the connection has ended, its lane went on "
-        "with another conversation, or the connection was full.",
+        "What it continues is not held on any WebSocket: the connection has ended or was full, its "
+        "lane went on with another conversation, or the turn before went over HTTPS.",
         "Nothing to do; with store not set to false such turns are chained by id instead.",
     ),
     "chains_unproven": _Reason(
@@ -140,6 +140,9 @@ REASONS: Final[dict[str, _Reason]] = {
         "The agent decides whether to send it again.",
     ),
     "upstream_disconnected": _Reason("The connection ended in the middle of the answer."),
+    "upstream_unreachable": _Reason(
+        "Upstream could not be reached.", "`{doctor}` tells which step fails."
+    ),
     "upstream_timeout": _Reason("Upstream fell silent for too long."),
     "upstream_protocol_error": _Reason("Upstream sent what cannot be accepted or attributed."),
     "upstream_tls": _Reason(
@@ -153,6 +156,7 @@ _WHATS: Final = {
     "continues from was busy.",
     "full": "All of the input was sent ({all}), over the WebSocket.",
     "http": "The request went over HTTPS, as it was.",
+    "http unsent": "The request was to go over HTTPS, and nothing of it could be sent.",
     "none": "wsproxy answered itself.",
 }
 _CONTINUES: Final = (
@@ -172,7 +176,8 @@ _WORDS: Final = {fault.value: fault.what for fault in Fault}
 def explain(turn: TurnRecord, traces: Traces | None = None) -> Explanation:
     """Why this turn was a delta, or why not, and how it ended; `traces` tell what was about it."""
     kept = turn.items - turn.items_sent
-    what = _WHATS.get(turn.route, "").format(sent=turn.items_sent, all=counted(turn.items, "item"))
+    way = "http unsent" if turn.route == "http" and not turn.bytes_up else turn.route
+    what = _WHATS.get(way, "").format(sent=turn.items_sent, all=counted(turn.items, "item"))
     if turn.is_continued:
         return Explanation(what, _CONTINUES.format(kept=counted(kept, "item")), _end(turn))
     reason = REASONS.get(f"{turn.reason} {turn.about.get('chains', '')}".strip())
@@ -191,6 +196,8 @@ def _end(turn: TurnRecord) -> str:
     status = f"status {turn.status}" if turn.status else ""
     faults = [_WORDS[row] for row in turn.faults if row in _WORDS]
     why = ", ".join(filter(None, [status, _WORDS.get(turn.code, turn.code), *faults[-1:]]))
+    if turn.outcome == "error" and turn.code in REASONS:
+        return f"wsproxy answered in upstream's place: {why}."
     if turn.outcome in _ENDS:
         return _ENDS[turn.outcome] + (f": {why}." if why else ".")
     return f"It was answered with {why}." if (turn.status or 200) >= 400 else ""

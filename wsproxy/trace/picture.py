@@ -31,6 +31,9 @@ ROUTE_LEAST: Final = 24
 NARROW_ROUTE_LEAST: Final = 12
 USUAL_WIDTH: Final = 80
 _QUEUED, _WAITING, _OUTPUT = "·", "░", "█"
+_LEGEND: Final = (
+    f"{_QUEUED} queued  {_WAITING} waiting for upstream  {_OUTPUT} answer; pauses cut out"
+)
 _ROUTE_STYLES: Final = {"delta": "green", "fork": "green", "http": "yellow", "none": "red"}
 _FAULTS: Final = {fault.value: fault.what for fault in Fault}
 _PHASES: Final = {
@@ -120,7 +123,7 @@ def session_picture(traces: Traces, session: Session, width: int) -> RenderableT
         Text(""),
         turns,
         *wider(turns.hidden),
-        Text(f"\n{_QUEUED} queued  {_WAITING} waiting for upstream  {_OUTPUT} answer", style="dim"),
+        Text(f"\n{_LEGEND}", style="dim"),
         *(Text(_connection(record)) for record in connections),
         Text(""),
         *(Text(line) for line in _sums(figures(session.turns))),

@@ -47,7 +47,8 @@ class TurnRecord(
     """One turn, written when it is over.
 
     `bytes_http` is what a plain HTTP request would have sent (head and body), `bytes_up` the
-    WebSocket message before compression; both are equal where the turn went over HTTPS.
+    WebSocket message before compression; both are equal where the turn went over HTTPS, and 0 where
+    nothing of it could be sent.
     `about` names what the reason is about: the item's index and type, or the fields.
     """
 

@@ -119,6 +119,7 @@ def turn_record(account: TurnAccount, at: float, keyed: Keyed, run: str) -> Turn
     """What is written of a turn that is over."""
     tokens = usage(account.terminal) if account.terminal else None
     is_websocket = account.route is not Route.HTTP
+    bytes_http, bytes_up = account.sent_bytes()
     return TurnRecord(
         turn=account.id,
         run=run,
@@ -142,8 +143,8 @@ def turn_record(account: TurnAccount, at: float, keyed: Keyed, run: str) -> Turn
         model=_model(account.model),
         items=account.item_count,
         items_sent=account.item_count - account.delta_from,
-        bytes_http=account.http_bytes,
-        bytes_up=account.frame_bytes if is_websocket else account.http_bytes,
+        bytes_http=bytes_http,
+        bytes_up=bytes_up,
         bytes_down=account.down_bytes,
         events=account.event_count,
         tokens_in=tokens.input_tokens if tokens else None,
@@ -171,7 +172,7 @@ def _phases(account: TurnAccount) -> Phases:
     return Phases(
         matched=since(account.matched),
         placed=since(account.placed),
-        sent=since(account.sent),
+        sent=since(account.sent) if account.sent_bytes()[1] else None,
         first_event=since(account.first_event),
         first_output=since(account.first_output),
         done=since(account.done),
