@@ -205,6 +205,11 @@ class Driver:
         """So many bytes of the answer came over HTTPS."""
         turn.account.heard_over_https(size, self._now())
 
+    def left_over_https(self, turn: OverHttps) -> None:
+        """The client left before that answer's end."""
+        turn.account.ended("client_left", None, Fault.CLIENT_LEFT.value)
+        self._accounts.end(turn.account, self._now())
+
     def ended_over_https(self, turn: OverHttps, status: int | None, code: str = "") -> None:
         """The answer that came over HTTPS has ended; None: there was none, or it was cut.
 

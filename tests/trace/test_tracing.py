@@ -201,6 +201,38 @@ async def test_a_client_that_leaves_is_told(tmp_path: Path) -> None:
     assert (turn.outcome, turn.code, turn.status) == ("client_left", "F38", None)
 
 
+async def test_a_client_that_leaves_a_turn_over_https_is_told_too(tmp_path: Path) -> None:
+    rules = Rules(tokens_per_s=5)
+    async with traced(tmp_path / "traces", rules=rules, transport="http") as w:
+        asking = asyncio.ensure_future(w.turn([user("hello")], stream=True))
+        await eventually(lambda: any(create.via == "http" for create in w.sim.log.creates()))
+        asking.cancel()
+        await w.quiet()
+        recorder = w.proxy.recorder
+        assert recorder is not None
+        await eventually(lambda: recorder.names is not None, recorder)
+    (turn,) = turns_of(read_traces(tmp_path / "traces"))
+    assert (turn.route, turn.outcome, turn.code, turn.status) == (
+        "http",
+        "client_left",
+        "F38",
+        None,
+    )
+
+
+async def test_an_answer_over_https_after_refused_tries_has_its_own_figures(
+    tmp_path: Path,
+) -> None:
+    order = "before_first_event:error=websocket_connection_limit_reached"
+    async with traced(tmp_path / "traces", faults=[order] * 3, lanes="on") as w:
+        answer = await w.turn([user("hello")], stream=True)
+    assert answer.route == "http"
+    (turn,) = turns_of(read_traces(tmp_path / "traces"))
+    assert turn.bytes_down >= len(answer.body)
+    assert turn.phases.first_event is not None
+    assert turn.retries > 0
+
+
 @pytest.mark.parametrize("kind", ["a file in its place", "no room", "a symbolic link"])
 async def test_a_disk_that_refuses_changes_no_turn_and_is_told_once(
     kind: str, tmp_path: Path, log_lines: LogLines

@@ -40,8 +40,6 @@ from wsproxy.core.multiplex.turn import Turn
 _NO_KEY: Final = PoolKey(b"")
 _NO_SESSION: Final = SessionName(b"")
 _NO_LANE: Final = LaneName("")
-
-
 #: Codes of `ports.RestError` that come before a byte of the request has left.
 NOT_SENT: Final = frozenset({"upstream_unreachable", "upstream_tls", "proxy_overloaded"})
 
@@ -138,7 +136,7 @@ class TurnAccount:
         if turn is not None:
             self.session, self.sent = turn.session, self.sent or turn.sent_at
             self.conversation, self.faults = turn.conversation, tuple(turn.faults)
-        if stream is not None:
+        if stream is not None and self.route is not Route.HTTP:
             self.event_count, self.down_bytes = stream.event_count, stream.upstream_bytes
             self.first_event, self.first_output = stream.first_event_at, stream.first_output_at
             self.outputs = [item for _, item in stream.done]

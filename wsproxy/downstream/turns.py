@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from functools import partial
 from typing import Final
 
@@ -157,8 +158,6 @@ class Turns:
         self, request: web.Request, body: Body, turn: OverHttps
     ) -> web.StreamResponse:
         """The same request, its answer relayed verbatim."""
-        status: int | None = None
-        code = ""
         headers = _sized(request, len(body.raw))
         upload = body.raw if len(body.raw) <= PART_BYTES else body.parts()
         try:
@@ -166,15 +165,19 @@ class Turns:
             try:
                 heard = partial(self._driver.heard_over_https, turn)
                 answer = await relay(request, response, beside=turn.headers, heard=heard)
-                status = response.status if answer.is_ended else None
-                return answer
             finally:
                 response.close()
         except RestError as error:
-            status, code = error.status, error.code
+            self._driver.ended_over_https(turn, error.status, error.code)
             return upstream_refusal(error, headers=turn.headers)
-        finally:
-            self._driver.ended_over_https(turn, status, code)
+        except asyncio.CancelledError:
+            self._driver.left_over_https(turn)
+            raise
+        except BaseException:
+            self._driver.ended_over_https(turn, None)
+            raise
+        self._driver.ended_over_https(turn, response.status if answer.is_ended else None)
+        return answer
 
 
 def _sized(request: web.Request, size: int) -> Headers:
