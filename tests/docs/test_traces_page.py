@@ -10,7 +10,7 @@ import pytest
 
 from wsproxy.console import screen
 from wsproxy.terminal.table import Column
-from wsproxy.trace import picture
+from wsproxy.trace import lists, waterfall
 
 PAGE: Final = Path(__file__).parents[2] / "docs" / "traces.md"
 
@@ -18,9 +18,9 @@ PAGE: Final = Path(__file__).parents[2] / "docs" / "traces.md"
 @pytest.mark.parametrize(
     ("row", "columns"),
     [
-        ("`list`", picture._LIST),
-        ("`show`", picture._waterfall_columns(0.0, 1.0, 14, 12)),
-        ("`stats`", [Column("day", str), Column("session", str), *picture._STATISTICS]),
+        ("`list`", lists._LIST),
+        ("`show`", waterfall._waterfall_columns(0.0, 1.0, 14, 12)),
+        ("`stats`", [Column("day", str), Column("session", str), *lists._STATISTICS]),
         ("`pools`, `top`: sessions", screen._SESSIONS),
         ("connections", screen._CONNECTIONS),
         ("keys", screen._KEYS),

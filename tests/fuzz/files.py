@@ -15,7 +15,7 @@ from rich.console import Console
 from tests.fuzz.contract import CANARY, demand, has_canary
 from wsproxy.config import SettingsError, load
 from wsproxy.config.loading import FILE_VARIABLE
-from wsproxy.trace import advice, picture
+from wsproxy.trace import advice, lists, turn_picture, waterfall
 from wsproxy.trace.export import FORMATS
 from wsproxy.trace.folder import open_folder
 from wsproxy.trace.reader import TraceError, Traces, connections_of, find, read_traces, texts_of
@@ -105,21 +105,21 @@ def replay() -> AbstractContextManager[Check]:
 def _show(traces: Traces, folder: Path) -> None:
     console = Console(file=StringIO(), width=_WIDTH, force_terminal=False)
     sessions = traces.newest_first()
-    console.print(picture.session_list(sessions, _WIDTH))
+    console.print(lists.session_list(sessions, _WIDTH))
     for session in sessions:
-        console.print(picture.session_picture(traces, session, _WIDTH))
+        console.print(waterfall.session_picture(traces, session, _WIDTH))
         connections_of(traces, [session])
         find(traces, session.id)
         for turn in session.turns[:4]:
-            console.print(picture.turn_picture(turn))
-            console.print(picture.explanation(turn))
-            console.print(picture.tail_line(turn), soft_wrap=True)
+            console.print(turn_picture.turn_picture(turn))
+            console.print(turn_picture.explanation(turn))
+            console.print(waterfall.tail_line(turn), soft_wrap=True)
             whole(turn)
             advice.explain(turn)
             with suppress(TraceError):
-                console.print(picture.texts(texts_of(folder, turn)))
-    console.print(picture.statistics(by_day(traces), "day", _WIDTH))
-    console.print(picture.statistics(by_session(sessions), "session", _WIDTH))
+                console.print(turn_picture.texts(texts_of(folder, turn)))
+    console.print(lists.statistics(by_day(traces), "day", _WIDTH))
+    console.print(lists.statistics(by_session(sessions), "session", _WIDTH))
     for lines in FORMATS.values():
         "".join(lines(traces, sessions)).encode()
     _check_copy(Redaction().copy(traces, sessions))

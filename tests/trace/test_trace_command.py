@@ -15,7 +15,7 @@ from rich.console import Console
 
 from tests.trace.trace_stage import AT, connection, run, turn, written
 from wsproxy.cli.main import main
-from wsproxy.trace import picture
+from wsproxy.trace import lists, turn_picture, waterfall
 from wsproxy.trace.advice import REASONS, explain
 from wsproxy.trace.amounts import duration
 from wsproxy.trace.reader import read_traces
@@ -190,10 +190,10 @@ def test_a_reason_of_a_later_wsproxy_is_named_at_least() -> None:
 def pictures(folder: Path, width: int) -> str:
     traces = read_traces(folder)
     out = Console(file=StringIO(), width=width)
-    out.print(picture.session_list(traces.newest_first(), width))
-    out.print(picture.session_picture(traces, traces.latest, width))
-    out.print(picture.all_statistics(by_day(traces), by_session([traces.latest]), width))
-    out.print(picture.turn_picture(traces.latest.turns[1], width))
+    out.print(lists.session_list(traces.newest_first(), width))
+    out.print(waterfall.session_picture(traces, traces.latest, width))
+    out.print(lists.all_statistics(by_day(traces), by_session([traces.latest]), width))
+    out.print(turn_picture.turn_picture(traces.latest.turns[1], width))
     assert isinstance(out.file, StringIO)
     return out.file.getvalue()
 

@@ -72,7 +72,7 @@ which_argument = click.argument("which", metavar="[SESSION|TURN]...", nargs=-1)
 def list_(folder: Path, shows_all: bool, as_json: bool) -> None:
     """List the sessions, newest first."""
     from wsproxy.terminal.table import console as terminal
-    from wsproxy.trace import picture
+    from wsproxy.trace import lists
     from wsproxy.trace.report import overview
 
     traces = _read(folder)
@@ -82,7 +82,7 @@ def list_(folder: Path, shows_all: bool, as_json: bool) -> None:
         _print_json([overview(session) for session in shown])
         return
     console = terminal()
-    console.print(picture.session_list(shown, console.width))
+    console.print(lists.session_list(shown, console.width))
     if len(shown) < len(sessions):
         click.echo(f"\n{len(sessions) - len(shown)} older sessions: --all")
 
@@ -99,7 +99,7 @@ def show(folder: Path, which: str | None, has_bodies: bool, as_json: bool) -> No
     Without an id: the latest session.
     """
     from wsproxy.terminal.table import console as terminal
-    from wsproxy.trace import picture
+    from wsproxy.trace import turn_picture, waterfall
     from wsproxy.trace.reader import find, find_turn, texts_of
     from wsproxy.trace.report import session_told, turn_told
 
@@ -113,7 +113,7 @@ def show(folder: Path, which: str | None, has_bodies: bool, as_json: bool) -> No
         if as_json:
             _print_json(turn_told(traces, turn, texts))
         else:
-            console.print(picture.texts(texts))
+            console.print(turn_picture.texts(texts))
         return
     found = traces.latest if which is None else find(traces, which)
     if as_json:
@@ -122,9 +122,9 @@ def show(folder: Path, which: str | None, has_bodies: bool, as_json: bool) -> No
         else:
             _print_json(turn_told(traces, found))
     elif isinstance(found, Session):
-        console.print(picture.session_picture(traces, found, console.width))
+        console.print(waterfall.session_picture(traces, found, console.width))
     else:
-        console.print(picture.turn_picture(found, console.width, traces))
+        console.print(turn_picture.turn_picture(found, console.width, traces))
 
 
 @trace.command()
@@ -133,7 +133,7 @@ def show(folder: Path, which: str | None, has_bodies: bool, as_json: bool) -> No
 def tail(folder: Path, as_json: bool) -> None:
     """Print turns as they end, until Ctrl-C."""
     from wsproxy.terminal.table import console as terminal
-    from wsproxy.trace import picture
+    from wsproxy.trace import waterfall
     from wsproxy.trace.reader import follow
     from wsproxy.trace.record import TurnRecord, whole
 
@@ -145,7 +145,7 @@ def tail(folder: Path, as_json: bool) -> None:
             if as_json:
                 click.echo(json.dumps(whole(record)))
             else:
-                console.print(picture.tail_line(record), soft_wrap=True)
+                console.print(waterfall.tail_line(record), soft_wrap=True)
 
 
 @trace.command()
@@ -158,7 +158,7 @@ def explain(folder: Path, turn: str | None, as_json: bool) -> None:
     TURN is the id of a turn, or its beginning, as `wsproxy trace show` lists them.
     """
     from wsproxy.terminal.table import console as terminal
-    from wsproxy.trace import advice, picture
+    from wsproxy.trace import advice, turn_picture
     from wsproxy.trace.reader import find_turn
 
     if turn is None:
@@ -170,7 +170,7 @@ def explain(folder: Path, turn: str | None, as_json: bool) -> None:
         about = {"route": found.route, "reason": found.reason, "about": found.about}
         _print_json({"turn": found.turn, **about, **told})
     else:
-        terminal().print(picture.explanation(found, traces))
+        terminal().print(turn_picture.explanation(found, traces))
 
 
 @trace.command()
@@ -180,7 +180,7 @@ def explain(folder: Path, turn: str | None, as_json: bool) -> None:
 def stats(folder: Path, which: Sequence[str], as_json: bool) -> None:
     """Add up turns, deltas, bytes and times: per day and session, or of given sessions."""
     from wsproxy.terminal.table import console as terminal
-    from wsproxy.trace import picture
+    from wsproxy.trace import lists
     from wsproxy.trace.reader import find_session
     from wsproxy.trace.report import by_day, by_session
 
@@ -192,9 +192,9 @@ def stats(folder: Path, which: Sequence[str], as_json: bool) -> None:
         return
     console = terminal()
     if days:
-        console.print(picture.all_statistics(days, rows, console.width))
+        console.print(lists.all_statistics(days, rows, console.width))
     else:
-        console.print(picture.statistics(rows, "session", console.width))
+        console.print(lists.statistics(rows, "session", console.width))
 
 
 @trace.command()
@@ -243,7 +243,7 @@ def replay(folder: Path, as_json: bool) -> int:
     bug of wsproxy, or a journal of another version.
     """
     from wsproxy.terminal.table import console as terminal
-    from wsproxy.trace import picture
+    from wsproxy.trace import lists
     from wsproxy.trace.replay import outcomes
 
     found = list(outcomes(folder))
@@ -251,7 +251,7 @@ def replay(folder: Path, as_json: bool) -> int:
         _print_json(found)
     else:
         console = terminal()
-        console.print(picture.replay_outcomes(found, console.width))
+        console.print(lists.replay_outcomes(found, console.width))
     return 1 if any(outcome.difference for outcome in found) else 0
 
 
