@@ -114,6 +114,15 @@ async def test_what_upstream_cannot_do_is_told_with_what_follows(
     assert told.code == (verdict == "fail")
 
 
+async def test_an_upstream_without_its_path_is_asked_for_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async with Simulator(Rules()) as sim:
+        told = await ask_doctor(capsys, sim.base_url.removesuffix("/v1"))
+    assert told["key"][0] == "fail"
+    assert told["key"][1].endswith("should it end in /v1?")
+
+
 async def test_behind_a_closed_port_nothing_else_is_asked(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

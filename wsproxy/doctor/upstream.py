@@ -73,10 +73,10 @@ async def check_models(
         return [failed, left_out("clock", "no answer")], _MODEL
     finally:
         await rest.close()
-    return [_key(response, key), _clock(response)], _a_model(body)
+    return [_key(response, key, base), _clock(response)], _a_model(body)
 
 
-def _key(response: RestResponse, key: str | None) -> Finding:
+def _key(response: RestResponse, key: str | None, base: str) -> Finding:
     if key is None:
         return left_out("key", "OPENAI_API_KEY is not set: what needs a key is left out")
     match response.status:
@@ -85,6 +85,9 @@ def _key(response: RestResponse, key: str | None) -> Finding:
         case 401 | 403:
             advice = "check OPENAI_API_KEY, and its rights to list models"
             return fail("key", f"GET models was answered with {response.status}", advice)
+        case 404 if not base:
+            text = "GET models was answered with 404"
+            return fail("key", text, "upstream has no path: should it end in /v1?")
         case status:
             return warn("key", f"GET models was answered with {status}", "ask upstream's operator")
 

@@ -11,7 +11,6 @@ from rich.console import Group, RenderableType
 from rich.table import Table as Facts
 from rich.text import Text
 
-from wsproxy.core.multiplex.recovery import Fault
 from wsproxy.logs import clean
 from wsproxy.terminal.amounts import size
 from wsproxy.terminal.table import PIPED_WIDTH, Column, said, table, wider
@@ -20,9 +19,8 @@ from wsproxy.trace.amounts import counted, duration, when
 from wsproxy.trace.reader import Text as BodyText
 from wsproxy.trace.reader import Traces
 from wsproxy.trace.record import TurnRecord
-from wsproxy.trace.waterfall import BAR_WIDTH, NARROW_BAR_WIDTH, OUTPUT, share
+from wsproxy.trace.waterfall import BAR_WIDTH, NARROW_BAR_WIDTH, OUTPUT, fault_words, share
 
-_FAULTS: Final = {fault.value: fault.what for fault in Fault}
 _PHASES: Final = {
     "matched": "read and matched",
     "placed": "placed on a lane",
@@ -89,13 +87,7 @@ def _facts(turn: TurnRecord, traces: Traces | None) -> Iterator[tuple[str, str]]
     if turn.retries:
         yield "retries", str(turn.retries)
     for number, fault in enumerate(turn.faults):
-        yield "" if number else "faults", _fault(fault)
-
-
-def _fault(row: str) -> str:
-    """`F32 DNS failure; …`; a journal of another version may have rows that we do not know."""
-    what = _FAULTS.get(row)
-    return f"{row} {what}" if what else row
+        yield "" if number else "faults", fault_words(fault)
 
 
 def texts(found: Sequence[BodyText]) -> RenderableType:

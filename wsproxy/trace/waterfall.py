@@ -8,6 +8,7 @@ from typing import Final
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from wsproxy.core.multiplex.recovery import Fault
 from wsproxy.logs import clean
 from wsproxy.terminal.amounts import size
 from wsproxy.terminal.table import Column, Table, said, table, wider
@@ -25,6 +26,7 @@ NARROW_ROUTE_LEAST: Final = 12
 USUAL_WIDTH: Final = 80
 QUEUED, WAITING, OUTPUT = "·", "░", "█"
 _LEGEND: Final = f"{QUEUED} queued  {WAITING} waiting for upstream  {OUTPUT} answer; pauses cut out"
+_FAULTS: Final = {fault.value: fault.what for fault in Fault}
 _ROUTE_STYLES: Final = {"delta": "green", "fork": "green", "http": "yellow", "none": "red"}
 
 
@@ -117,6 +119,12 @@ def share(at: float | None, of: float, otherwise: float) -> float:
     return otherwise if at is None or not of else min(1.0, max(0.0, at / of))
 
 
+def fault_words(row: str) -> str:
+    """`F32 DNS failure; …`; a journal of another version may have rows that we do not know."""
+    what = _FAULTS.get(row)
+    return f"{row} {what}" if what else row
+
+
 def _connection(record: ConnectionRecord) -> str:
     words = [f"connection {record.connection} {record.change}"]
     if record.took_s is not None:
@@ -127,7 +135,7 @@ def _connection(record: ConnectionRecord) -> str:
     if record.status is not None:
         words.append(f"status {record.status}")
     if record.fault:
-        words.append(record.fault)
+        words.append(fault_words(record.fault))
     return str(clean(", ".join(words)))
 
 
