@@ -49,18 +49,25 @@ def environment(**variables: str) -> dict[str, str]:
     return {**kept, "OPENAI_API_KEY": SECRET, **variables}
 
 
-def test_a_command_runs_behind_a_proxy_of_its_own_and_two_lines_say_what_was_saved(
-    upstream: str,
-) -> None:
-    ran = subprocess.run(
-        [*RUN, "--continuation", "on", "--", sys.executable, CHILD, "4", "7"],
-        env=environment(OPENAI_BASE_URL=upstream, SAYS=TEXT, PAGES=" ".join(PAGES)),
+def agent_run(
+    base_url: str, turns: int, exit_code: int, *options: str
+) -> subprocess.CompletedProcess[str]:
+    """`wsproxy run` with an agent whose shell has that base URL."""
+    return subprocess.run(
+        [*RUN, *options, "--", sys.executable, CHILD, str(turns), str(exit_code)],
+        env=environment(OPENAI_BASE_URL=base_url, SAYS=TEXT, PAGES=" ".join(PAGES)),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         timeout=PATIENCE_S,
         check=False,
     )
+
+
+def test_a_command_runs_behind_a_proxy_of_its_own_and_two_lines_say_what_was_saved(
+    upstream: str,
+) -> None:
+    ran = agent_run(upstream, 4, 7, "--continuation", "on")
     assert ran.returncode == 7, ran.stderr
     told = json.loads(ran.stdout)
     assert told["base_url"].startswith("http://127.0.0.1:")
@@ -133,15 +140,7 @@ def test_where_traces_could_not_be_written_nobody_is_sent_to_look_at_them(
 ) -> None:
     (tmp_path / "file").write_text("")
     trace_dir = f"trace_dir={tmp_path / 'file' / 'traces'}"
-    ran = subprocess.run(
-        [*RUN, "--set", trace_dir, "--", sys.executable, CHILD, "3", "0"],
-        env=environment(OPENAI_BASE_URL=upstream, SAYS=TEXT, PAGES=" ".join(PAGES)),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-        check=True,
-    )
+    ran = agent_run(upstream, 3, 0, "--set", trace_dir)
     assert "of the trace could not be written; `wsproxy doctor` looks at" in ran.stderr
     assert "trace show" not in ran.stderr
 
@@ -234,15 +233,7 @@ def test_words_behind_the_command_are_its_own_even_where_they_look_like_ours(
 
 def test_behind_a_running_daemon_a_command_goes_to_that_daemons_upstream(upstream: str) -> None:
     with children.proxy(upstream) as through:
-        ran = subprocess.run(
-            [*RUN, "--continuation", "on", "--", sys.executable, CHILD, "3", "0"],
-            env=environment(OPENAI_BASE_URL=through, SAYS=TEXT, PAGES=" ".join(PAGES)),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE_S,
-            check=False,
-        )
+        ran = agent_run(through, 3, 0, "--continuation", "on")
     assert ran.returncode == 0, ran.stderr
     said, first, _ = ran.stderr.splitlines()
     assert said == (

@@ -173,7 +173,7 @@ class Turns:
         except asyncio.CancelledError:
             self._driver.left_over_https(turn)
             raise
-        except BaseException:
+        except BaseException:  # whatever it is: a turn has one end, which the trace must know
             self._driver.ended_over_https(turn, None)
             raise
         self._driver.ended_over_https(turn, response.status if answer.is_ended else None)
